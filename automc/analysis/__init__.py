@@ -1,0 +1,1 @@
+"""Fronts, statistics, figures and the report."""

@@ -1,0 +1,1 @@
+"""An integer program becomes C sources and a library for a target."""

@@ -1,0 +1,1 @@
+"""A network and a policy become an integer program, whose meaning the interpreter defines."""

@@ -1,0 +1,105 @@
+"""`Policy`: how many channels each group keeps, and in how many bits each layer computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from automc.errors import PolicyError
+from automc.files import canonical_json, closest, sha256_of
+from automc.network.graph import Network
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+
+
+class Uniform(BaseModel):
+    """Weights on a symmetric grid of equal steps with one scale an output channel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    method: Literal["uniform"] = "uniform"
+    weight_bits: Bits = 8
+
+
+Choice = Uniform  # what may be chosen for a layer's weights; further methods join by a union on `method`
+
+
+class Policy(BaseModel):
+    """One compressed network, as three choices by name.
+
+    `keep_ratio` is for channel groups (1.0 keeps every channel), `weights` for layers, `activation_bits` for tensors.
+    What is not named is kept whole, at 8 bits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    keep_ratio: Mapping[str, Ratio] = Field(default_factory=dict)
+    weights: Mapping[str, Choice] = Field(default_factory=dict)
+    activation_bits: Mapping[str, Bits] = Field(default_factory=dict)
+
+    def choice(self, layer: str) -> Choice:
+        """What was chosen for the weights of `layer`."""
+        return self.weights.get(layer, Uniform())
+
+    def bits_of(self, tensor: str) -> int:
+        """The bits of the tensor that the layer `tensor` writes."""
+        return self.activation_bits.get(tensor, 8)
+
+    def kept_count(self, group: str, slots: int) -> int:
+        """How many of a group's `slots` remain: the nearest whole number, at least one."""
+        return max(1, int(np.floor(self.keep_ratio.get(group, 1.0) * slots + 0.5)))
+
+    def normalised(self, network: Network) -> Policy:
+        """The same policy with every name of `network` written out, so that equal meanings are equal texts.
+
+        Raises `PolicyError` for names that the network does not have, or groups that it cannot prune.
+        """
+        groups = {group.name: group for group in network.groups}
+        prunable = [name for name, group in groups.items() if group.prunable]
+        layers = [layer.name for layer in network.convs]
+        for kind, given, known in (
+            ("keep_ratio", self.keep_ratio, list(groups)),
+            ("weights", self.weights, layers),
+            ("activation_bits", self.activation_bits, list(network.quantised_tensors)),
+        ):
+            for name in given:
+                if name not in known:
+                    raise PolicyError(f"{kind}: {network.name} has no '{name}'{closest(name, known)} ({', '.join(known)})")
+        for name, ratio in self.keep_ratio.items():
+            if ratio < 1 and name not in prunable:
+                raise PolicyError(f"keep_ratio: '{name}' cannot be pruned: {groups[name].reason}")
+        return Policy(
+            keep_ratio={name: self.kept_count(name, groups[name].slots) / groups[name].slots for name in prunable},
+            weights={name: self.choice(name) for name in layers},
+            activation_bits={name: self.bits_of(name) for name in network.quantised_tensors},
+        )
+
+    def to_json(self) -> str:
+        """The policy as a file that a person can read and edit."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "policy") -> Policy:
+        """Read a policy's file. Raises `PolicyError` naming the place and what is allowed there."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            faults = (f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
+            raise PolicyError(f"{source}: " + "; ".join(faults)) from error
+
+    def fingerprint(self) -> str:
+        """A hash of what was chosen."""
+        return sha256_of(canonical_json(self.model_dump(mode="json")).encode())
+
+
+def kept_slots(policy: Policy, network: Network, order: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """The slots that each prunable group keeps, ascending, when slots leave in the given `order` (first leaves first)."""
+    kept = {}
+    for group in network.groups:
+        if group.prunable:
+            count = policy.kept_count(group.name, group.slots)
+            kept[group.name] = np.sort(order[group.name][group.slots - count :])
+    return kept

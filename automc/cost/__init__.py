@@ -1,0 +1,1 @@
+"""What a choice costs on a device: latency, energy, size and memory."""

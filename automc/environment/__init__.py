@@ -1,0 +1,1 @@
+"""The Gymnasium environment whose episodes are policies."""

@@ -1,0 +1,154 @@
+"""Training a dense network from nothing, resumable epoch by epoch: how the weights beside `envs/` were made."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from automc.errors import RunMismatch
+from automc.files import canonical_json, write_atomic
+from automc.network.datasets import Images
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stochastic gradient descent with Nesterov momentum, a linear warm-up and a cosine to zero."""
+
+    epochs: int = 40
+    batch_size: int = 128
+    learning_rate: float = 0.2
+    warmup_epochs: float = 2.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    crop: int = 4  # random shifts by up to this many pixels
+    flip: bool = True  # random mirror images
+    bfloat16: bool = False  # convolutions in bfloat16, where the processor has it
+    seed: int = 0
+
+
+def normalise(pixels: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """`n x h x w x c` uint8 pixels as the `n x c x h x w` float32 tensor that a network sees."""
+    scaled = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div_(255)
+    shape = (1, -1, 1, 1)
+    normalised = scaled.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))
+    return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def augment(pixels: NDArray[np.uint8], crop: int, flip: bool, random: np.random.Generator) -> NDArray[np.uint8]:
+    """Shift each image by up to `crop` pixels (zeros come in) and mirror half of them."""
+    count, height, width, _ = pixels.shape
+    result = pixels
+    if crop:
+        padded = np.pad(pixels, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+        rows, columns = random.integers(0, 2 * crop + 1, (2, count))
+        result = windows[np.arange(count), rows, columns].transpose(0, 2, 3, 1)
+    if flip:
+        mirrored = random.random(count) < 0.5
+        result = np.where(mirrored[:, None, None, None], result[:, :, ::-1], result)
+    return np.ascontiguousarray(result)
+
+
+@torch.inference_mode()
+def accuracy(module: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]) -> float:
+    """The share of `images` that `module` classifies rightly."""
+    module.eval()
+    right = 0
+    for start in range(0, len(images), 250):
+        batch = images.take(slice(start, start + 250))
+        right += int((module(normalise(batch.pixels, mean, std)).argmax(1).numpy() == batch.labels).sum())
+    return right / len(images)
+
+
+def train(
+    module: nn.Module,
+    images: Images,
+    watched: Images,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    recipe: Recipe,
+    folder: Path,
+    report: Report,
+) -> None:
+    """Train `module` on `images`, printing its accuracy on `watched` after every epoch.
+
+    The state after each epoch is kept in `folder`, so that the same call goes on where a killed one stopped and ends
+    with the same weights. Raises `RunMismatch` where `folder` holds the state of another recipe.
+    """
+    module.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        module.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+    )
+    first = _restore(module, optimizer, recipe, folder)
+    steps = math.ceil(len(images) / recipe.batch_size)
+    for epoch in range(first, recipe.epochs):
+        started = time.perf_counter()
+        # One generator an epoch: a resumed training draws what an uninterrupted one would have drawn.
+        random = np.random.default_rng((recipe.seed, epoch))
+        order = random.permutation(len(images))
+        module.train()
+        losses = 0.0
+        for step in range(steps):
+            batch = images.take(order[step * recipe.batch_size : (step + 1) * recipe.batch_size])
+            inputs = normalise(augment(batch.pixels, recipe.crop, recipe.flip, random), mean, std)
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(recipe, epoch + step / steps)
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+                loss = F.cross_entropy(module(inputs).float(), torch.from_numpy(batch.labels))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses += loss.item()
+        _store(module, optimizer, recipe, folder, epoch + 1)
+        report(
+            f"epoch {epoch + 1}/{recipe.epochs}  loss {losses / steps:.4f}  "
+            f"held-out accuracy {accuracy(module, watched, mean, std):.4f}  {time.perf_counter() - started:.0f} s"
+        )
+    module.eval()
+
+
+def _learning_rate(recipe: Recipe, progress: float) -> float:
+    if progress < recipe.warmup_epochs:
+        return recipe.learning_rate * (progress + 0.01) / recipe.warmup_epochs
+    done = (progress - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _store(module: nn.Module, optimizer: torch.optim.SGD, recipe: Recipe, folder: Path, epochs: int) -> None:
+    from safetensors.torch import save
+
+    tensors = {f"module.{name}": value.contiguous() for name, value in module.state_dict().items()}
+    for name, parameter in module.named_parameters():
+        tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
+    # One file, so that no crash can leave tensors and the count of epochs from different moments.
+    metadata = {"epochs": str(epochs), "recipe": canonical_json(asdict(recipe))}
+    write_atomic(folder / "state.safetensors", save(tensors, metadata))
+
+
+def _restore(module: nn.Module, optimizer: torch.optim.SGD, recipe: Recipe, folder: Path) -> int:
+    """Load the last finished epoch's state, if there is one, and return how many epochs it has seen."""
+    from safetensors import safe_open
+
+    path = folder / "state.safetensors"
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as stored:
+        metadata = stored.metadata()
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+    if metadata["recipe"] != canonical_json(asdict(recipe)):
+        raise RunMismatch(f"{path} belongs to a training with another recipe; remove it or choose another folder")
+    module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
+    for name, parameter in module.named_parameters():
+        optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
+    return int(metadata["epochs"])

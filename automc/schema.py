@@ -1,0 +1,236 @@
+"""The files of `envs/`, `search_spaces/` and `experiments/` as frozen models: what may stand in them, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from automc.errors import ConfigError
+from automc.files import closest, parse_yaml, yaml_lines
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Metric = Literal["latency_ms", "energy_mj", "size_bytes", "macs"]
+_PERCENT = re.compile(r"^\d+(\.\d+)?%$")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSpec(_Model):
+    """The images: a data set and how many of them the search and the selection of its winner see."""
+
+    name: str
+    search: Annotated[int, Field(ge=1)] = 1000
+    selection: Annotated[int, Field(ge=1)] = 1000
+    calibration: Annotated[int, Field(ge=1)] = 512
+    carve_from: Literal["train", "test"] = "train"
+    seed: int = 0
+
+
+class GoalSpec(_Model):
+    """What counts as good.
+
+    `limits` are absolute (`latency_ms: 0.4`) or a share of the dense 8-bit network's cost (`latency_ms: 50%`). The cost
+    ratio of a policy is the mean of cost / limit over the limits, weighted by `weights`.
+
+    - `amc`: accuracy; every trial stays within every limit (He et al. 2018, section 3.3).
+    - `mnasnet`: accuracy * ratio ** exponent (Tan et al. 2019, equation 2); limits are soft.
+    - `absolute`: accuracy - beta * |ratio - 1| (Bender et al. 2020, section 3.1); limits are soft.
+    - `fastest`: the smallest cost ratio that loses at most `tolerance` of accuracy.
+    """
+
+    reward: Literal["amc", "mnasnet", "absolute", "fastest"] = "amc"
+    limits: dict[Metric, float | str] = Field(default_factory=lambda: {"latency_ms": "50%"}, min_length=1)
+    weights: dict[Metric, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    exponent: Annotated[float, Field(lt=0)] = -0.07
+    beta: Annotated[float, Field(gt=0)] = 0.5
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+    @field_validator("limits")
+    @classmethod
+    def _positive(cls, limits: dict[str, float | str]) -> dict[str, float | str]:
+        for metric, limit in limits.items():
+            share = isinstance(limit, str) and _PERCENT.match(limit) and float(limit[:-1]) > 0
+            if not share and not (isinstance(limit, float | int) and 0 < limit < float("inf")):
+                raise ValueError(f"{metric} must be a positive number, or a share of the dense network like 50%")
+        return limits
+
+    @model_validator(mode="after")
+    def _weights_have_limits(self) -> GoalSpec:
+        for metric in self.weights:
+            if metric not in self.limits:
+                raise ValueError(f"weights names {metric}, which has no limit")
+        return self
+
+
+class TrainingSpec(_Model):
+    """How `automc train` makes the dense weights: SGD with Nesterov momentum, linear warm-up, cosine to zero."""
+
+    epochs: Annotated[int, Field(ge=1)] = 40
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 0.2
+    warmup_epochs: Annotated[float, Field(ge=0)] = 2.0
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    crop: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+    bfloat16: bool = False
+    seed: int = 0
+
+
+class FinetuningSpec(_Model):
+    """How the winner is fine-tuned: the Program's own arithmetic with straight-through gradients and distillation."""
+
+    epochs: Annotated[float, Field(ge=0)] = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.7  # weight of the dense network's answer; the label has the rest
+    crop: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+    seed: int = 0
+
+
+class EnvironmentSpec(_Model):
+    """One file of `envs/`: what is compressed, on which data, for which device, and what counts as good."""
+
+    description: str
+    network: str
+    weights: str | None = None  # a safetensors file, relative to this file
+    data: DataSpec
+    device: str = "host"  # `host`, or the name of a file in latency_tables/
+    search_space: str = "joint"
+    goal: GoalSpec = GoalSpec()
+    training: TrainingSpec = TrainingSpec()
+    finetuning: FinetuningSpec = FinetuningSpec()
+
+
+class Pin(_Model):
+    """What is not free for some layers: `layers` is a name pattern with `*`, or `@first`, or `@last`."""
+
+    layers: str
+    freeze: bool = False  # keep every channel, 8 bits
+    minimum_keep_ratio: Ratio | None = None
+    weight_bits: list[Bits] | None = None
+    activation_bits: list[Bits] | None = None
+
+
+class SearchSpaceSpec(_Model):
+    """One file of `search_spaces/`: what may be chosen for a layer. A list of one value leaves no choice."""
+
+    description: str
+    keep_ratio: Annotated[list[Ratio], Field(min_length=1)] = [1.0]
+    weight_bits: Annotated[list[Bits], Field(min_length=1)] = [8]
+    activation_bits: Annotated[list[Bits], Field(min_length=1)] = [8]
+    pins: list[Pin] = []
+
+    @field_validator("keep_ratio", "weight_bits", "activation_bits")
+    @classmethod
+    def _ascending(cls, values: list[Any]) -> list[Any]:
+        if sorted(set(values)) != values:
+            raise ValueError("must be in ascending order, each value once")
+        return values
+
+
+class SearcherSpec(_Model):
+    """A searcher by name, with settings that the searcher itself knows and checks."""
+
+    name: str
+    settings: dict[str, float | int | str | bool] = {}
+
+
+class ExperimentSpec(_Model):
+    """One file of `experiments/`: environments x searchers x seeds, with one budget of trials."""
+
+    description: str
+    envs: Annotated[list[str], Field(min_length=1)]
+    searchers: Annotated[list[SearcherSpec], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    trials: Annotated[int, Field(ge=1)] = 200
+
+    @field_validator("searchers", mode="before")
+    @classmethod
+    def _plain_names(cls, searchers: Any) -> Any:
+        if isinstance(searchers, list):
+            return [{"name": entry} if isinstance(entry, str) else entry for entry in searchers]
+        return searchers
+
+
+Spec = TypeVar("Spec", bound=_Model)
+
+
+def read_spec(model: type[Spec], path: Path, overrides: tuple[str, ...] = ()) -> Spec:
+    """Read a YAML file as `model`, with `overrides` of the form `a.b=value` laid over it.
+
+    Raises `ConfigError` with all faults at once: file, line, field, what is allowed, the nearest name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of fields, as in 'name: value'")
+    for override in overrides:
+        _apply_override(content, override)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = yaml_lines(text)
+        faults = [_fault(model, dict(fault), path, lines) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise ConfigError(f"override '{override}': must have the form field.subfield=value")
+    *parents, last = name.split(".")
+    for parent in parents:
+        below = content.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"override '{override}': '{parent}' has no fields of its own")
+        content = below
+    content[last] = parse_yaml(text, f"override '{override}'")
+
+
+def _fault(model: type[BaseModel], fault: dict[str, Any], path: Path, lines: dict[tuple[str | int, ...], int]) -> str:
+    location = tuple(fault["loc"])
+    # pydantic adds the tags of unions to a location; the file knows only keys and positions.
+    known = location
+    while known and known not in lines:
+        known = known[:-1]
+    where = f"{path}:{lines[known]}" if known else str(path)
+    field = ".".join(str(part) for part in location)
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        allowed = _fields_at(model, location[:-1])
+        return f"{where}: unknown field '{field}'{closest(str(location[-1]), allowed)} (allowed: {', '.join(allowed)})"
+    if fault["type"] == "missing":
+        return f"{where}: the field '{field}' is missing"
+    return f"{where}: {field}: {message}. Got {fault['input']!r} instead."
+
+
+def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """The names of the fields of the model that stands at `location` inside `model`."""
+    current: type[BaseModel] = model
+    for part in location:
+        if isinstance(part, str) and part in current.model_fields:
+            nested = _nested_model(current.model_fields[part].annotation)
+            if nested is None:
+                return []
+            current = nested
+    return list(current.model_fields)
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if (found := _nested_model(argument)) is not None:
+            return found
+    return None

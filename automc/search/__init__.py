@@ -1,0 +1,1 @@
+"""Searchers, studies with a log that can be replayed, experiments."""
