@@ -48,7 +48,7 @@ def canonical_json(value: Any) -> str:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` so that a reader, or a crash, sees the old file or the new one and nothing between."""
+    """Replace `path` by `content`; a reader, or a crash, sees the old file or the new one and nothing between."""
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,19 +83,22 @@ class _StrictLoader(yaml.SafeLoader):
 
     def fail(self, node: yaml.Node | yaml.Event, message: str) -> ConfigError:
         mark = node.start_mark
+        assert mark is not None
         return ConfigError(f"{self.source}:{mark.line + 1}:{mark.column + 1}: {message}")
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node:
-        event = self.peek_event()
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             raise self.fail(event, "aliases (*name) are not allowed; write the value out")
-        if getattr(event, "tag", None) is not None:
-            raise self.fail(event, f"the tag {event.tag} is not allowed; files are plain data")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise self.fail(event, f"the tag {tag} is not allowed; files are plain data")
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise self.fail(event, f"nested deeper than {_MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self.depth -= 1
+        assert node is not None
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -118,7 +121,7 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
 ):
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-_StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 
 
 def parse_yaml(text: str, source: str) -> Any:

@@ -1,4 +1,4 @@
-"""The files of `envs/`, `search_spaces/` and `experiments/` as frozen models: what may stand in them, and nothing else."""
+"""The files of `envs/`, `search_spaces/` and `experiments/` as frozen models: what may stand in them."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class GoalSpec(_Model):
     """
 
     reward: Literal["amc", "mnasnet", "absolute", "fastest"] = "amc"
-    limits: dict[Metric, float | str] = Field(default_factory=lambda: {"latency_ms": "50%"}, min_length=1)
-    weights: dict[Metric, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    limits: Annotated[dict[Metric, float | str], Field(min_length=1)] = {"latency_ms": "50%"}
+    weights: dict[Metric, Annotated[float, Field(gt=0)]] = {}
     exponent: Annotated[float, Field(lt=0)] = -0.07
     beta: Annotated[float, Field(gt=0)] = 0.5
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -69,12 +69,17 @@ class GoalSpec(_Model):
 
 
 class TrainingSpec(_Model):
-    """How `automc train` makes the dense weights: SGD with Nesterov momentum, linear warm-up, cosine to zero."""
+    """How `automc train` makes the dense weights: SGD with Nesterov momentum, linear warm-up, cosine to zero.
+
+    Images are shifted by up to `crop` pixels and, with `flip`, mirrored at random; `bfloat16` computes convolutions in
+    that type, where the processor has it.
+    """
 
     epochs: Annotated[int, Field(ge=1)] = 40
     batch_size: Annotated[int, Field(ge=1)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 0.2
     warmup_epochs: Annotated[float, Field(ge=0)] = 2.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
@@ -89,7 +94,7 @@ class FinetuningSpec(_Model):
     batch_size: Annotated[int, Field(ge=1)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     temperature: Annotated[float, Field(gt=0)] = 2.0
-    distillation: Annotated[float, Field(ge=0, le=1)] = 0.7  # weight of the dense network's answer; the label has the rest
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.7  # the dense network's weight; the label has the rest
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
     seed: int = 0

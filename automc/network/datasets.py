@@ -22,7 +22,8 @@ class Images:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
-            raise DataError(f"images must be n x height x width x channels of uint8, got {self.pixels.dtype} {self.pixels.shape}")
+            found = f"{self.pixels.dtype} {self.pixels.shape}"
+            raise DataError(f"images must be n x height x width x channels of uint8, got {found}")
         if len(self.pixels) != len(self.labels):
             raise DataError(f"{len(self.pixels)} images but {len(self.labels)} labels")
 
@@ -139,7 +140,6 @@ def load_dataset(name: str) -> Dataset:
     Raises `NameNotFound` for an unknown name, `DataError` where it has not been fetched or is damaged.
     """
     if name not in _REGISTRY:
-        raise NameNotFound(f"no data set '{name}'{closest(name, dataset_names())} (known: {', '.join(dataset_names())})")
+        known = dataset_names()
+        raise NameNotFound(f"no data set '{name}'{closest(name, known)} (known: {', '.join(known)})")
     return _REGISTRY[name]()
-
-

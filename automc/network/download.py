@@ -53,7 +53,8 @@ def fetch(name: str, report: Report) -> Path:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         write_atomic(target, buffer.getvalue())
-        report(f"{name}: {len(arrays['train_labels'])} training and {len(arrays['test_labels'])} test images in {target}")
+        counts = f"{len(arrays['train_labels'])} training and {len(arrays['test_labels'])} test images"
+        report(f"{name}: {counts} in {target}")
         return target
     raise DataError(
         f"{name} could not be fetched in any way:\n" + "\n".join(faults)
@@ -164,4 +165,7 @@ _WAYS: dict[str, list[tuple[str, Callable[[Path], Arrays]]]] = {
         ("the Debian package dataset-fashion-mnist (needs apt-get)", _fashion_debian),
     ],
 }
-_CONTENT = {"cifar10": "6b3883dca6c867f1e58def548c063d1865569b8575fcbce06b3e468a89f9895a", "fashion_mnist": "ece172613115fb18b120bec8f6c02271af90b8b8f0a5af5c51cbd5ceed68e619"}
+_CONTENT = {
+    "cifar10": "6b3883dca6c867f1e58def548c063d1865569b8575fcbce06b3e468a89f9895a",
+    "fashion_mnist": "ece172613115fb18b120bec8f6c02271af90b8b8f0a5af5c51cbd5ceed68e619",
+}

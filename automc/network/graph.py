@@ -1,4 +1,4 @@
-"""`Network`: what automc understood of a torch module, as layers with float weights, shapes and coupled channel groups."""
+"""`Network`: what automc understood of a torch module, as layers with float weights, shapes and channel groups."""
 
 from __future__ import annotations
 

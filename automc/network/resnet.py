@@ -1,4 +1,4 @@
-"""Residual networks for small images: CIFAR ResNets and their plain twin (He et al. 2016), and MLPerf Tiny's ResNet-8."""
+"""Residual networks for small images: CIFAR ResNets, their plain twin (He et al. 2016), and MLPerf Tiny's ResNet-8."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        logits: Tensor = self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return logits
 
 
 def resnet8(classes: int = 10, channels: int = 3) -> ResNet:

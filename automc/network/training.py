@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automc.errors import RunMismatch
-from automc.files import canonical_json, write_atomic
+from automc.files import write_atomic
 from automc.network.datasets import Images
+from automc.schema import TrainingSpec
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Stochastic gradient descent with Nesterov momentum, a linear warm-up and a cosine to zero."""
-
-    epochs: int = 40
-    batch_size: int = 128
-    learning_rate: float = 0.2
-    warmup_epochs: float = 2.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    crop: int = 4  # random shifts by up to this many pixels
-    flip: bool = True  # random mirror images
-    bfloat16: bool = False  # convolutions in bfloat16, where the processor has it
-    seed: int = 0
 
 
 def normalise(pixels: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -48,14 +32,14 @@ def normalise(pixels: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[flo
 def augment(pixels: NDArray[np.uint8], crop: int, flip: bool, random: np.random.Generator) -> NDArray[np.uint8]:
     """Shift each image by up to `crop` pixels (zeros come in) and mirror half of them."""
     count, height, width, _ = pixels.shape
-    result = pixels
+    result: NDArray[np.uint8] = pixels
     if crop:
         padded = np.pad(pixels, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
         rows, columns = random.integers(0, 2 * crop + 1, (2, count))
         result = windows[np.arange(count), rows, columns].transpose(0, 2, 3, 1)
     if flip:
-        mirrored = random.random(count) < 0.5
+        mirrored = random.integers(0, 2, count, dtype=np.uint8).astype(bool)
         result = np.where(mirrored[:, None, None, None], result[:, :, ::-1], result)
     return np.ascontiguousarray(result)
 
@@ -77,7 +61,7 @@ def train(
     watched: Images,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    recipe: Recipe,
+    recipe: TrainingSpec,
     folder: Path,
     report: Report,
 ) -> None:
@@ -86,7 +70,7 @@ def train(
     The state after each epoch is kept in `folder`, so that the same call goes on where a killed one stopped and ends
     with the same weights. Raises `RunMismatch` where `folder` holds the state of another recipe.
     """
-    module.to(memory_format=torch.channels_last)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         module.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
@@ -118,25 +102,25 @@ def train(
     module.eval()
 
 
-def _learning_rate(recipe: Recipe, progress: float) -> float:
+def _learning_rate(recipe: TrainingSpec, progress: float) -> float:
     if progress < recipe.warmup_epochs:
         return recipe.learning_rate * (progress + 0.01) / recipe.warmup_epochs
     done = (progress - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def _store(module: nn.Module, optimizer: torch.optim.SGD, recipe: Recipe, folder: Path, epochs: int) -> None:
+def _store(module: nn.Module, optimizer: torch.optim.SGD, recipe: TrainingSpec, folder: Path, epochs: int) -> None:
     from safetensors.torch import save
 
     tensors = {f"module.{name}": value.contiguous() for name, value in module.state_dict().items()}
     for name, parameter in module.named_parameters():
         tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
     # One file, so that no crash can leave tensors and the count of epochs from different moments.
-    metadata = {"epochs": str(epochs), "recipe": canonical_json(asdict(recipe))}
+    metadata = {"epochs": str(epochs), "recipe": recipe.model_dump_json()}
     write_atomic(folder / "state.safetensors", save(tensors, metadata))
 
 
-def _restore(module: nn.Module, optimizer: torch.optim.SGD, recipe: Recipe, folder: Path) -> int:
+def _restore(module: nn.Module, optimizer: torch.optim.SGD, recipe: TrainingSpec, folder: Path) -> int:
     """Load the last finished epoch's state, if there is one, and return how many epochs it has seen."""
     from safetensors import safe_open
 
@@ -145,8 +129,8 @@ def _restore(module: nn.Module, optimizer: torch.optim.SGD, recipe: Recipe, fold
         return 0
     with safe_open(path, "pt") as stored:
         metadata = stored.metadata()
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}
-    if metadata["recipe"] != canonical_json(asdict(recipe)):
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    if metadata["recipe"] != recipe.model_dump_json():
         raise RunMismatch(f"{path} belongs to a training with another recipe; remove it or choose another folder")
     module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
     for name, parameter in module.named_parameters():

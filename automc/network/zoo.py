@@ -59,8 +59,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
     unknown = sorted(set(stored) - set(wanted))
     differing = sorted(name for name in set(wanted) & set(stored) if wanted[name].shape != stored[name].shape)
     if missing or unknown or differing:
-        faults = [f"{title}: {_some(names)}" for title, names in (
-            ("missing in the file", missing), ("not in the network", unknown), ("of another shape", differing)) if names]  # fmt: skip
+        kinds = {"missing in the file": missing, "not in the network": unknown, "of another shape": differing}
+        faults = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
         raise WeightsError(f"{path} does not fit this network; {'; '.join(faults)}")
     for name, value in stored.items():
         if not torch.isfinite(value).all():

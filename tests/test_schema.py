@@ -1,0 +1,101 @@
+"""Every field of the YAML files is checked, with file, line, field, what is allowed and the nearest name."""
+
+import pytest
+
+from automc.errors import ConfigError
+from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec, read_spec
+
+ENVIRONMENT = """\
+description: a small one
+network: resnet8
+data:
+  name: digits
+  search: 100
+goal:
+  reward: amc
+  limits:
+    latency_ms: 50%
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "file.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_good_file_is_read_with_its_defaults(write):
+    spec = read_spec(EnvironmentSpec, write(ENVIRONMENT))
+    assert spec.data.search == 100
+    assert spec.goal.limits == {"latency_ms": "50%"}
+    assert spec.device == "host"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("  search: 100", "  serach: 100", 5, "unknown field 'data.serach'. Did you mean 'search'?"),
+        ("network: resnet8\n", "", None, "the field 'network' is missing"),
+        ("  search: 100", "  search: many", 5, "data.search: Input should be a valid integer"),
+        ("  search: 100", "  search: 0", 5, "greater than or equal to 1. Got 0 instead."),
+        ("reward: amc", "reward: best", 7, "'amc', 'mnasnet', 'absolute' or 'fastest'"),
+        ("latency_ms: 50%", "latency_ms: -1", 8, "must be a positive number, or a share"),
+        ("latency_ms: 50%", "latency_ms: 50 %", 8, "must be a positive number, or a share"),
+        ("latency_ms: 50%", "latency: 50%", 9, "'latency_ms', 'energy_mj', 'size_bytes' or 'macs'"),
+    ],
+)
+def test_every_fault_names_its_line_and_what_is_allowed(write, old, new, line, message):
+    assert old in ENVIRONMENT
+    path = write(ENVIRONMENT.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        read_spec(EnvironmentSpec, path)
+    assert message in str(caught.value)
+    assert f"{path}:{line}: " in str(caught.value) if line else str(path) in str(caught.value)
+
+
+def test_all_faults_are_told_at_once(write):
+    with pytest.raises(ConfigError) as caught:
+        read_spec(EnvironmentSpec, write("description: x\nnetwork: 3\ndata: {name: digits, search: 0}\n"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_overrides_lie_over_the_file(write):
+    spec = read_spec(EnvironmentSpec, write(ENVIRONMENT), ("data.search=7", "goal.limits.size_bytes=1e5"))
+    assert spec.data.search == 7
+    assert spec.goal.limits["size_bytes"] == 1e5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.search", "must have the form"),
+        ("network.depth=3", "'network' has no fields"),
+        ("data.serach=3", "Did you mean 'search'?"),
+        ("goal.limits=[", "override"),
+    ],
+)
+def test_bad_overrides_are_refused(write, override, message):
+    with pytest.raises(ConfigError, match=message):
+        read_spec(EnvironmentSpec, write(ENVIRONMENT), (override,))
+
+
+def test_a_file_that_is_no_mapping_or_not_there(write, tmp_path):
+    with pytest.raises(ConfigError, match="must be a mapping"):
+        read_spec(EnvironmentSpec, write("- 1\n"))
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_spec(EnvironmentSpec, tmp_path / "none.yaml")
+
+
+def test_searchers_may_be_plain_names(write):
+    text = "description: x\nenvs: [a]\nsearchers: [ppo, {name: tpe, settings: {startup: 5}}]\n"
+    spec = read_spec(ExperimentSpec, write(text))
+    assert [searcher.name for searcher in spec.searchers] == ["ppo", "tpe"]
+
+
+def test_choices_of_a_space_ascend(write):
+    with pytest.raises(ConfigError, match="ascending"):
+        read_spec(SearchSpaceSpec, write("description: x\nweight_bits: [8, 4]\n"))
