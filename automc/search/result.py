@@ -41,13 +41,15 @@ class Row(_Model):
     """One network of the comparison: what it answers on the test images, and what it costs.
 
     `None` says that a number does not exist: the float32 network has no integer library, energy may have no model.
-    `latency_ms` is the cost model's prediction, `measured` the compiled library's own time on this host.
+    `latency_ms` is the cost model's prediction, `measured` the compiled library's own time on this host;
+    `search_accuracy` is on the images that the search saw, so that the network can stand among the trials.
     """
 
     kind: RowKind
     label: str
     correct: Count  # test images that it classifies rightly
     images: Annotated[int, Field(ge=1)]  # test images that it was asked
+    search_accuracy: Fraction | None = None
     latency_ms: Positive | None = None
     measured: Timing | None = None
     energy_mj: Positive | None = None

@@ -1,0 +1,84 @@
+"""Fronts and hypervolumes against cases done by hand, and against brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from automc.analysis.pareto import anytime_hypervolume, hypervolume, pareto_front
+
+_LEVELS = 8
+points = st.lists(st.tuples(st.integers(0, _LEVELS), st.integers(0, _LEVELS)), max_size=12).map(
+    lambda pairs: np.array(pairs, np.float64).reshape(-1, 2).T
+)
+
+
+def _cells_covered(cost, accuracy, reference):
+    """The hypervolume of integer points, by counting the unit cells that some point dominates."""
+    covered = 0
+    for x in range(_LEVELS + 1):
+        for y in range(_LEVELS + 1):
+            inside = x + 1 <= reference[0] and y >= reference[1]
+            covered += inside and bool(np.any((cost <= x) & (accuracy >= y + 1)))
+    return covered
+
+
+def test_front_of_a_case_by_hand():
+    cost = np.array([3.0, 1.0, 2.0, 2.0, 4.0, 1.0])
+    accuracy = np.array([0.9, 0.5, 0.7, 0.6, 0.9, 0.4])
+    assert pareto_front(cost, accuracy).tolist() == [1, 2, 0]
+
+
+def test_equal_points_are_represented_by_the_first():
+    assert pareto_front(np.array([1.0, 1.0, 1.0]), np.array([0.5, 0.8, 0.8])).tolist() == [1]
+
+
+def test_no_points_have_no_front_and_no_volume():
+    nothing = np.empty(0)
+    assert pareto_front(nothing, nothing).tolist() == []
+    assert hypervolume(nothing, nothing, (1.0, 0.0)) == 0
+    assert anytime_hypervolume(nothing, nothing, (1.0, 0.0)).tolist() == []
+
+
+def test_hypervolume_of_a_case_by_hand():
+    cost, accuracy = np.array([1.0, 2.0, 5.0]), np.array([0.5, 0.75, 1.0])
+    # Strips from 1 to 2 and from 2 to 4; the third point costs more than the reference.
+    assert hypervolume(cost, accuracy, (4.0, 0.25)) == 1 * 0.25 + 2 * 0.5
+
+
+@given(points)
+def test_front_is_what_nothing_dominates(pair):
+    cost, accuracy = pair
+    chosen = set(pareto_front(cost, accuracy).tolist())
+    for mine in range(len(cost)):
+        better = (
+            (cost <= cost[mine]) & (accuracy >= accuracy[mine]) & ((cost < cost[mine]) | (accuracy > accuracy[mine]))
+        )
+        twin_before = (cost[:mine] == cost[mine]) & (accuracy[:mine] == accuracy[mine])
+        assert (mine in chosen) == (not better.any() and not twin_before.any())
+
+
+@given(points, st.integers(0, _LEVELS), st.integers(0, _LEVELS))
+def test_hypervolume_counts_the_cells(pair, cost, accuracy):
+    assert hypervolume(*pair, (cost, accuracy)) == _cells_covered(*pair, (cost, accuracy))
+
+
+@given(points)
+@settings(max_examples=50)
+def test_anytime_hypervolume_is_that_of_every_beginning(pair):
+    cost, accuracy = pair
+    volumes = anytime_hypervolume(cost, accuracy, (_LEVELS, 0))
+    assert np.all(np.diff(volumes) >= 0)
+    assert volumes.tolist() == [hypervolume(cost[:n], accuracy[:n], (_LEVELS, 0)) for n in range(1, len(cost) + 1)]
+
+
+def test_a_failed_trial_adds_nothing_to_the_anytime_hypervolume():
+    volumes = anytime_hypervolume(np.array([np.nan, 1.0, 0.5]), np.array([0.5, 0.5, np.nan]), (2.0, 0.0))
+    assert volumes.tolist() == [0.0, 0.5, 0.5]
+
+
+def test_points_that_are_not_finite_or_do_not_match_are_refused():
+    with pytest.raises(ValueError, match="leave out trials that failed"):
+        pareto_front(np.array([1.0, np.nan]), np.array([0.5, 0.5]))
+    with pytest.raises(ValueError, match="one length"):
+        hypervolume(np.array([1.0, 2.0]), np.array([0.5]), (1.0, 0.0))
