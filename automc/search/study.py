@@ -1,0 +1,179 @@
+"""`Study`: one searcher with one seed, its budget of trials and its log. To resume is to run it again."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from automc.compression.policy import Policy
+from automc.errors import AutomcError, BudgetSpent, RunMismatch, StorageError
+from automc.search.trials import Header, Trial, TrialLog
+
+_LOGGER = logging.getLogger(__name__)
+_TIMES_NAME = "times.csv"
+_FIRST_FAILURE_REWARD = -1.0  # told where no trial has succeeded yet: below what a useful policy earns
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation found: plain data by name, and the reward that it is worth."""
+
+    metrics: Mapping[str, Any]
+    reward: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study has come: the trial just answered, the best so far, and whether the log knew the answer."""
+
+    study: str
+    trial: Trial
+    best: Trial | None
+    trials: int
+    replayed: bool
+
+
+class Search(Protocol):
+    """What a study needs of a searcher that knows its search space and seed."""
+
+    def run(self, evaluate: Callable[[Policy], Trial]) -> None:
+        """Call `evaluate` until nothing is left to try, or it raises `BudgetSpent`."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned."""
+
+
+def _silent(progress: Progress) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One search, from its first trial or from where it was stopped.
+
+    `header` identifies it: a log that was begun under another is refused. `evaluate` is a pure function of the policy.
+    A trial fails, and the search goes on, where it raises an `AutomcError` or returns a number that is not finite;
+    any other exception ends the run. `seconds` stops the run between two trials; no decision depends on it.
+    """
+
+    folder: Path
+    header: Header
+    search: Search
+    evaluate: Callable[[Policy], Outcome]
+    trials: int
+    report: Callable[[Progress], None] = _silent
+    seconds: float = math.inf
+
+    def run(self) -> list[Trial]:
+        """Search until the trials are spent, the searcher is done or the time is over; all trials so far.
+
+        Raises `StudyLocked`, `RunMismatch`, `CorruptFile` and `StorageError` as `TrialLog`, and `RunMismatch` where the
+        searcher asks for another policy than the log has at that place.
+        """
+        with TrialLog(self.folder, self.header, _LOGGER.warning) as log:
+            try:
+                self.search.run(_Answers(self, log))
+            except BudgetSpent as stop:
+                _LOGGER.info("%s: %s", self.folder, stop)
+            self.search.save(self.folder)
+            return log.trials[: self.trials]
+
+
+class _Answers:
+    """What a searcher calls: the log answers what it knows, everything else is computed and appended."""
+
+    def __init__(self, study: Study, log: TrialLog) -> None:
+        self._study = study
+        self._log = log
+        self._times = _Times(study.folder)
+        self._deadline = time.monotonic() + study.seconds
+        self._asked = 0
+        self._worst: float | None = None
+        self._best: Trial | None = None
+
+    def __call__(self, policy: Policy) -> Trial:
+        number, study = self._asked, self._study
+        if number >= study.trials:
+            raise BudgetSpent(f"all {study.trials} trials are spent")
+        replayed = number < len(self._log.trials)
+        trial = self._recall(number, policy) if replayed else self._compute(number, policy)
+        self._asked += 1
+        if trial.complete:
+            self._worst = trial.reward if self._worst is None else min(self._worst, trial.reward)
+            if self._best is None or trial.reward > self._best.reward:
+                self._best = trial
+        study.report(Progress(study.folder.name, trial, self._best, study.trials, replayed))
+        return trial
+
+    def _recall(self, number: int, policy: Policy) -> Trial:
+        trial = self._log.trials[number]
+        asked, logged = policy.fingerprint(), trial.policy.fingerprint()
+        if asked != logged:
+            raise RunMismatch(
+                f"{self._log.path}: replay diverged at trial {number}: the searcher now asks for policy {asked[:12]}, "
+                f"the log has {logged[:12]}. The searcher or the machine is not the one that wrote the log; begin a "
+                "new run under another name."
+            )
+        return trial
+
+    def _compute(self, number: int, policy: Policy) -> Trial:
+        if time.monotonic() > self._deadline:
+            raise BudgetSpent(f"the time is over after {number} of {self._study.trials} trials")
+        with self._times.evaluation(number):
+            trial = self._evaluate(number, policy)
+        self._log.append(trial)
+        return trial
+
+    def _evaluate(self, number: int, policy: Policy) -> Trial:
+        try:
+            outcome = self._study.evaluate(policy)
+        except StorageError:
+            raise  # a full disk says nothing about the policy
+        except AutomcError as error:
+            return self._failed(number, policy, f"{type(error).__name__}: {error}")
+        numbers = {**outcome.metrics, "reward": outcome.reward}
+        wrong = {
+            name: value for name, value in numbers.items() if isinstance(value, float) and not math.isfinite(value)
+        }
+        if wrong:
+            return self._failed(number, policy, ", ".join(f"{name} is {value}" for name, value in wrong.items()))
+        return Trial(number, policy, outcome.metrics, outcome.reward)
+
+    def _failed(self, number: int, policy: Policy, reason: str) -> Trial:
+        worst = _FIRST_FAILURE_REWARD if self._worst is None else self._worst
+        return Trial(number, policy, {}, worst, "failed", reason)
+
+
+class _Times:
+    """Seconds of every computed trial, in a file beside the log, because no clock may enter the log.
+
+    `evaluation_s` is the evaluation itself, `search_s` what searcher, environment and log took since the one before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _TIMES_NAME
+        self._ended = time.perf_counter()
+        if not self._path.exists():
+            self._write("trial,evaluation_s,search_s\n")
+
+    @contextmanager
+    def evaluation(self, trial: int) -> Iterator[None]:
+        """Time what runs inside it."""
+        begun = time.perf_counter()
+        before, self._ended = begun - self._ended, begun
+        yield
+        self._ended = time.perf_counter()
+        self._write(f"{trial},{self._ended - begun:.6f},{before:.6f}\n")
+
+    def _write(self, line: str) -> None:
+        try:
+            with self._path.open("a") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
