@@ -77,10 +77,18 @@ class RunnerError(AutomcError):
     exit_code = 5
 
 
+class InvalidProgram(AutomcError, ValueError):
+    """An integer program breaks one of the rules that make it mean the same on every target."""
+
+
 class VerificationError(AutomcError):
     """A library's outputs differ from the interpreter's."""
 
     exit_code = 6
+
+
+class EvaluationFailed(AutomcError):
+    """A policy could not be judged: a metric is not finite; its trial has failed, the study goes on."""
 
 
 class InvalidAction(AutomcError):
