@@ -1,0 +1,60 @@
+"""`Metrics`: what one evaluated policy is worth and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from automc.errors import EvaluationFailed
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is known of a policy after its Program has seen the images of one split.
+
+    `accuracy` is a fraction; `accuracy_loss` is the dense network's accuracy on the same images minus it;
+    `logit_error` is the mean squared difference of logits from the dense network's. The costs are the cost model's,
+    for one image; `energy_mj` is None where the device has no energy model. `notes` name every rounded channel
+    count and every layer whose latency was interpolated.
+
+    A number that is not finite fails the trial: raises `EvaluationFailed` naming it.
+    """
+
+    accuracy: float
+    accuracy_loss: float
+    logit_error: float
+    latency_ms: float
+    energy_mj: float | None
+    size_bytes: int
+    peak_memory_bytes: int
+    macs: int
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        values = {name: value for name, value in vars(self).items() if isinstance(value, float)}
+        faults = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if faults:
+            raise EvaluationFailed("; ".join(faults))
+
+    def to_record(self) -> dict[str, Any]:
+        """The metrics as plain data for JSON."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The metrics of a record that `to_record` made. Raises `TypeError` or `KeyError` for anything else."""
+        return cls(**{**record, "notes": tuple(record["notes"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer to a policy, as a searcher sees it: its metrics as plain data, and what they are worth.
+
+    A failed evaluation has no metrics but a `reason`.
+    """
+
+    metrics: Mapping[str, Any]
+    reward: float
+    reason: str = ""

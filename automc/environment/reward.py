@@ -1,0 +1,96 @@
+"""The rewards by name: pure functions of what a policy is worth and of the limits that its cost should keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from automc.environment.metrics import Metrics
+from automc.errors import ConfigError
+from automc.schema import GoalSpec, Metric
+
+HARD_GOALS = ("amc", "fastest")  # every trial keeps every limit; other goals weigh cost against accuracy
+
+
+class Costs(Protocol):
+    """What a policy costs: a cost model's answer, or the metrics of a trial."""
+
+    @property
+    def latency_ms(self) -> float: ...
+    @property
+    def energy_mj(self) -> float | None: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A goal with its limits as absolute numbers in the metrics' own units."""
+
+    goal: GoalSpec
+    costs: Mapping[Metric, float]
+
+    @classmethod
+    def of(cls, goal: GoalSpec, dense: Costs) -> Limits:
+        """The limits of a goal, whose shares are shares of what the dense 8-bit network costs.
+
+        Raises `ConfigError` for a limit on a metric that the device's table knows nothing about.
+        """
+        costs: dict[Metric, float] = {}
+        for metric, limit in goal.limits.items():
+            whole = getattr(dense, metric)
+            if whole is None:
+                raise ConfigError(f"goal.limits: {metric} has a limit, but the device's table has no model of it")
+            costs[metric] = float(limit[:-1]) / 100 * whole if isinstance(limit, str) else float(limit)
+        return cls(goal, costs)
+
+    @property
+    def hard(self) -> bool:
+        """Whether no policy may exceed a limit."""
+        return self.goal.reward in HARD_GOALS
+
+    def ratio(self, cost: Costs) -> float:
+        """The weighted mean of cost / limit."""
+        weights = {metric: self.goal.weights.get(metric, 1.0) for metric in self.costs}
+        shares = (weights[metric] * getattr(cost, metric) / limit for metric, limit in self.costs.items())
+        return float(sum(shares) / sum(weights.values()))
+
+    def worst(self, cost: Costs) -> float:
+        """The largest cost / limit; at most 1 where every limit is kept."""
+        return max(float(getattr(cost, metric)) / limit for metric, limit in self.costs.items())
+
+    def fits(self, cost: Costs) -> bool:
+        """Whether every limit is kept."""
+        return all(getattr(cost, metric) <= limit for metric, limit in self.costs.items())
+
+
+def amc(metrics: Metrics, limits: Limits) -> float:
+    """Accuracy, under limits that the environment keeps (He et al. 2018, AMC, section 3.3)."""
+    return metrics.accuracy
+
+
+def mnasnet(metrics: Metrics, limits: Limits) -> float:
+    """`accuracy * ratio ** exponent` (Tan et al. 2019, MnasNet, equation 2 with alpha = beta)."""
+    return float(metrics.accuracy * limits.ratio(metrics) ** limits.goal.exponent)
+
+
+def absolute(metrics: Metrics, limits: Limits) -> float:
+    """`accuracy - beta * |ratio - 1|` (Bender et al. 2020, TuNAS, section 3.1)."""
+    return metrics.accuracy - limits.goal.beta * abs(limits.ratio(metrics) - 1)
+
+
+def fastest(metrics: Metrics, limits: Limits) -> float:
+    """The share of the limits that is saved; below zero, by what is missing, where too much accuracy is lost."""
+    excess = metrics.accuracy_loss - limits.goal.tolerance
+    return -excess if excess > 0 else 1 - limits.ratio(metrics)
+
+
+REWARDS: Mapping[str, Callable[[Metrics, Limits], float]] = {
+    "amc": amc,
+    "mnasnet": mnasnet,
+    "absolute": absolute,
+    "fastest": fastest,
+}

@@ -1,0 +1,203 @@
+"""`SearchSpace`: every decision that a search space leaves open for one network, in the order in which it is asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Literal
+
+from automc.compression.policy import Policy, Uniform
+from automc.errors import ConfigError, PolicyError
+from automc.files import closest
+from automc.network.graph import Conv, Group, Input, Layer, Network
+from automc.schema import Pin, SearchSpaceSpec
+
+Kind = Literal["keep_ratio", "weight_bits", "activation_bits"]
+KINDS: tuple[Kind, ...] = ("keep_ratio", "weight_bits", "activation_bits")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One question to a searcher: which of `choices` (ascending) for the group, layer or tensor called `name`.
+
+    `layer` is the layer at whose place in the network the question is asked.
+    """
+
+    kind: Kind
+    name: str
+    layer: str
+    choices: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.name}: {', '.join(f'{choice:g}' for choice in self.choices)}"
+
+
+class SearchSpace:
+    """A `SearchSpaceSpec` laid over a network.
+
+    The layers are walked in the order of computation; each asks for the keep ratio of its channel group (at the
+    group's first producer), the bits of its weights, and the bits of the tensor it writes. What a convolution adds into
+    a sum is written as the sum. Where a pin leaves one choice, nothing is asked. Keep ratios are those of whole
+    channels, so that different choices are different networks; `notes` name every ratio that was rounded. The image
+    keeps 8 bits unless a pin names it.
+
+    Raises `ConfigError` for a pin that matches no layer or allows nothing, and where nothing is left to choose.
+    """
+
+    def __init__(self, network: Network, spec: SearchSpaceSpec) -> None:
+        self.network = network
+        self.spec = spec
+        self.notes: tuple[str, ...] = ()
+        self._pins = [(pin, _matching(pin, network)) for pin in spec.pins]
+        asked = list(self._walk())
+        self.decisions: tuple[Decision, ...] = tuple(decision for decision in asked if len(decision.choices) > 1)
+        self._forced = tuple(decision for decision in asked if len(decision.choices) == 1)
+        if not self.decisions:
+            raise ConfigError(f"the search space leaves nothing to choose in {network.name}: each list has one value")
+
+    @cached_property
+    def size(self) -> float:
+        """The decimal logarithm of the number of policies."""
+        return sum(math.log10(len(decision.choices)) for decision in self.decisions)
+
+    @property
+    def most_choices(self) -> int:
+        """The largest number of choices of any decision."""
+        return max(len(decision.choices) for decision in self.decisions)
+
+    def largest(self) -> tuple[int, ...]:
+        """The choices that compress least."""
+        return tuple(len(decision.choices) - 1 for decision in self.decisions)
+
+    def smallest(self) -> tuple[int, ...]:
+        """The choices that compress most."""
+        return (0,) * len(self.decisions)
+
+    def policy(self, choices: Sequence[int]) -> Policy:
+        """The normalised policy of one index into `choices` for each decision.
+
+        Raises `PolicyError` where an index is missing or outside its decision's range.
+        """
+        if len(choices) != len(self.decisions):
+            raise PolicyError(
+                f"the search space asks {len(self.decisions)} decisions. Got {len(choices)} choices instead."
+            )
+        dense = self._dense
+        keep_ratio, weights, bits = dict(dense.keep_ratio), dict(dense.weights), dict(dense.activation_bits)
+        for decision, index in (*zip(self.decisions, choices, strict=True), *((forced, 0) for forced in self._forced)):
+            if not 0 <= index < len(decision.choices):
+                raise PolicyError(f"{decision}: choice {index} is outside 0..{len(decision.choices) - 1}")
+            value = decision.choices[index]
+            match decision.kind:
+                case "keep_ratio":
+                    keep_ratio[decision.name] = value
+                case "weight_bits":
+                    weights[decision.name] = _UNIFORM[int(value)]
+                case "activation_bits":
+                    bits[decision.name] = int(value)
+        # Every value comes from a checked specification, and a search makes thousands of policies to price them.
+        return Policy.model_construct(keep_ratio=keep_ratio, weights=weights, activation_bits=bits)
+
+    def choices_of(self, policy: Policy) -> tuple[int, ...]:
+        """The choices that give `policy`. Raises `PolicyError` naming all that lies outside the space."""
+        policy = policy.normalised(self.network)
+        found, faults = [], []
+        for decision in (*self.decisions, *self._forced):
+            value = _value_in(policy, decision)
+            if value not in decision.choices:
+                faults.append(f"{decision}. Got {value:g} instead.")
+            elif len(decision.choices) > 1:
+                found.append(decision.choices.index(value))
+        if faults:
+            raise PolicyError("the policy lies outside the search space: " + "; ".join(faults))
+        return tuple(found)
+
+    def __str__(self) -> str:
+        return f"{len(self.decisions)} decisions, 10^{self.size:.1f} policies"
+
+    @cached_property
+    def _dense(self) -> Policy:
+        return Policy().normalised(self.network)
+
+    def _walk(self) -> Iterable[Decision]:
+        network = self.network
+        groups = {group.name: group for group in network.groups if group.prunable}
+        sums = {conv: total for total, conv in network.fused_sums.items()}
+        tensors = set(network.quantised_tensors)
+        for layer in network.layers:
+            if layer.name in network.fused_sums:
+                continue
+            if layer.name in groups:
+                yield Decision("keep_ratio", layer.name, layer.name, self._ratios(groups[layer.name]))
+            if isinstance(layer, Conv):
+                yield Decision("weight_bits", layer.name, layer.name, self._bits("weight_bits", (layer,)))
+            tensor = network[sums.get(layer.name, layer.name)]
+            if tensor.name in tensors:
+                writers = (layer,) if tensor is layer else (layer, tensor)
+                yield Decision("activation_bits", tensor.name, layer.name, self._bits("activation_bits", writers))
+
+    def _ratios(self, group: Group) -> tuple[float, ...]:
+        pins = self._pins_on(group.members)
+        if any(pin.freeze for pin in pins):
+            return (1.0,)
+        least = max((pin.minimum_keep_ratio or 0.0 for pin in pins), default=0.0)
+        ratios = [ratio for ratio in self.spec.keep_ratio if ratio >= least]
+        if not ratios:
+            offered = ", ".join(f"{ratio:g}" for ratio in self.spec.keep_ratio)
+            raise ConfigError(
+                f"a pin asks {group.name} for a keep_ratio of at least {least:g}, but the choices are {offered}"
+            )
+        whole: dict[float, float] = {}  # the ratio of a whole number of channels to the asked one
+        for ratio in ratios:
+            kept = Policy(keep_ratio={group.name: ratio}).kept_count(group.name, group.slots) / group.slots
+            whole.setdefault(kept, ratio)
+        rounded = [f"{asked:g} is {kept:g}" for kept, asked in whole.items() if kept != asked]
+        if rounded or len(whole) < len(ratios):
+            text = "; ".join(rounded) or "equal ratios are asked once"
+            self.notes += (f"keep_ratio of {group.name} in whole channels of {group.slots}: {text}",)
+        return tuple(whole)
+
+    def _bits(self, kind: Literal["weight_bits", "activation_bits"], layers: tuple[Layer, ...]) -> tuple[int, ...]:
+        """The last pin that says something of a layer counts; a frozen layer has 8 bits."""
+        chosen: Sequence[int] = [8] if isinstance(layers[0], Input) else getattr(self.spec, kind)
+        for pin in self._pins_on(layer.name for layer in layers):
+            forced = getattr(pin, kind)
+            chosen = forced if forced is not None else [8] if pin.freeze else chosen
+        return tuple(sorted(set(chosen)))
+
+    def _pins_on(self, names: Iterable[str]) -> list[Pin]:
+        wanted = set(names)
+        return [pin for pin, layers in self._pins if wanted & layers]
+
+
+_UNIFORM = {bits: Uniform(weight_bits=bits) for bits in range(2, 9)}
+
+
+def _value_in(policy: Policy, decision: Decision) -> float:
+    match decision.kind:
+        case "keep_ratio":
+            return policy.keep_ratio[decision.name]
+        case "weight_bits":
+            return policy.choice(decision.name).weight_bits
+        case "activation_bits":
+            return policy.bits_of(decision.name)
+
+
+def _matching(pin: Pin, network: Network) -> set[str]:
+    """The names of the layers that a pin speaks of."""
+    if pin.layers == "@first":
+        return {network.convs[0].name}
+    if pin.layers == "@last":
+        return {network.convs[-1].name}
+    names = [layer.name for layer in network.layers]
+    found = {name for name in names if fnmatchcase(name, pin.layers)}
+    if not found:
+        hint = closest(pin.layers, [*names, "@first", "@last"])
+        raise ConfigError(
+            f"the pin on '{pin.layers}' matches no layer of {network.name}{hint} "
+            f"(layers: {', '.join(names)}; or a pattern with *, @first, @last)"
+        )
+    return found

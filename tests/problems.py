@@ -1,0 +1,136 @@
+"""Small problems for fast tests: a tiny network, a made-up device, and an evaluation that is a formula."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from automc.compression.policy import Policy
+from automc.cost.kernels import KernelPlan
+from automc.environment.metrics import Metrics, Outcome
+from automc.environment.problem import Problem
+from automc.environment.space import SearchSpace
+from automc.network.datasets import Images, Splits
+from automc.network.graph import Add, Conv, Group, Input, Network, Pool
+from automc.schema import DataSpec, EnvironmentSpec, GoalSpec, SearchSpaceSpec
+
+JOINT = SearchSpaceSpec(
+    description="channels and bits of the tiny network",
+    keep_ratio=[0.25, 0.5, 0.75, 1.0],
+    weight_bits=[4, 6, 8],
+    activation_bits=[4, 8],
+)
+
+
+def tiny_network(seed: int = 0) -> Network:
+    """Three convolutions of which two meet in a sum, a pool and a dense layer: 8x8 grey images to 3 classes."""
+    random = np.random.default_rng(seed)
+
+    def conv(name, source, shape, inputs, kernel, **rest):
+        weight = random.normal(0, 0.5, (shape[0], inputs, kernel, kernel)).astype(np.float32)
+        return Conv(name, (source,), shape, weight=weight, bias=np.zeros(shape[0], np.float32), **rest)
+
+    layers = (
+        Input("image", (), (1, 8, 8)),
+        conv("a", "image", (4, 8, 8), 1, 3, padding=(1, 1), activation="relu"),
+        conv("b", "a", (8, 4, 4), 4, 3, stride=(2, 2), padding=(1, 1), activation="relu"),
+        conv("c", "b", (8, 4, 4), 8, 3, padding=(1, 1)),
+        Add("sum", ("b", "c"), (8, 4, 4), activation="relu"),
+        Pool("pool", ("sum",), (8, 1, 1), kind="mean", kernel=(4, 4), stride=(4, 4)),
+        conv("dense", "pool", (3, 1, 1), 8, 1),
+    )
+    groups = (
+        Group("a", 4, {"a": np.arange(4)}),
+        Group("b", 8, {"b": np.arange(8), "c": np.arange(8)}),
+        Group("dense", 3, {"dense": np.arange(3)}, reason="it writes the network's result"),
+    )
+    group_of = {"a": 0, "b": 1, "c": 1, "sum": 1, "pool": 1, "dense": 2}
+    slots = {
+        layer.name: np.stack([np.full(layer.shape[0], group_of.get(layer.name, -1)), np.arange(layer.shape[0])], 1)
+        for layer in layers
+    }
+    return Network("tiny", layers, groups, slots, (0.5,), (0.25,))
+
+
+@dataclass(frozen=True)
+class FormulaCost:
+    """What the made-up device takes."""
+
+    latency_ms: float
+    energy_mj: float | None
+    size_bytes: int
+    macs: int
+    interpolated: tuple[str, ...] = ()
+    source: str = "simulated"
+    peak_memory_bytes: int | None = 100
+
+
+class FormulaPricing:
+    """A device where a MAC costs its bits: exact, monotonic and without any table."""
+
+    def __init__(self, network: Network) -> None:
+        self._plan = KernelPlan(network)
+
+    def cost(self, policy: Policy) -> FormulaCost:
+        kernels = [(kernel, times) for _, kernel, times in self._plan.steps(policy)]
+        work = sum(times * kernel.macs * kernel.weight_bits * kernel.activation_bits for kernel, times in kernels)
+        size = sum(times * kernel.weights * kernel.weight_bits for kernel, times in kernels)
+        macs = sum(times * kernel.macs for kernel, times in kernels)
+        return FormulaCost(0.001 + work * 1e-6, work * 1e-7, math.ceil(size / 8), macs)
+
+
+def tiny_problem(
+    goal: GoalSpec | None = None, space: SearchSpaceSpec = JOINT, pricing=None, images: int = 6
+) -> Problem:
+    """A problem of ten decisions; its module is a placeholder, as nothing is computed with it."""
+    network = tiny_network()
+    random = np.random.default_rng(0)
+
+    def some() -> Images:
+        return Images(random.integers(0, 256, (images, 8, 8, 1), dtype=np.uint8), random.integers(0, 3, images))
+
+    data = DataSpec(name="random", search=images, selection=images, calibration=images)
+    return Problem(
+        name="tiny",
+        spec=EnvironmentSpec(description="for tests", network="tiny", data=data, goal=goal or GoalSpec()),
+        network=network,
+        module=nn.Identity(),
+        classes=("x", "y", "z"),
+        splits=Splits(some(), some(), some(), some(), "train"),
+        space=SearchSpace(network, space),
+        pricing=pricing or FormulaPricing(network),
+        target="portable",
+        identity={"environment": "tiny"},
+    )
+
+
+def formula_metrics(problem: Problem, policy: Policy) -> Metrics:
+    """What a policy is worth by a formula that a good searcher can learn: each decision loses its own share.
+
+    The losses differ between decisions, so that treating all layers alike is not the best.
+    """
+    loss = 0.0
+    for position, decision in enumerate(problem.space.decisions):
+        index = problem.space.choices_of(policy)[position]
+        share = decision.choices[index] / decision.choices[-1]
+        loss += 0.02 * (1 + 7 * position % 5) * (1 - share) ** 2
+    cost = problem.cost(policy)
+    return Metrics(
+        accuracy=0.9 - loss,
+        accuracy_loss=loss,
+        logit_error=10 * loss,
+        latency_ms=cost.latency_ms,
+        energy_mj=cost.energy_mj,
+        size_bytes=cost.size_bytes,
+        peak_memory_bytes=100,
+        macs=cost.macs,
+    )
+
+
+def formula_outcome(problem: Problem, policy: Policy) -> Outcome:
+    """The formula's metrics as an environment's `evaluate` answers them."""
+    metrics = formula_metrics(problem, policy)
+    return Outcome(metrics.to_record(), problem.reward(metrics))
