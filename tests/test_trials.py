@@ -132,10 +132,10 @@ def test_another_header_is_refused_field_by_field(tmp_path: Path) -> None:
 
 
 def test_a_second_opening_names_the_holder(tmp_path: Path) -> None:
-    with TrialLog(tmp_path, HEADER, pytest.fail):
-        with pytest.raises(StudyLocked, match=f"{os.getpid()}@"):
-            TrialLog(tmp_path, HEADER, pytest.fail)
-    TrialLog(tmp_path, HEADER, pytest.fail).__exit__(None, None, None)
+    with TrialLog(tmp_path, HEADER, pytest.fail), pytest.raises(StudyLocked, match=f"{os.getpid()}@"):
+        TrialLog(tmp_path, HEADER, pytest.fail)
+    with TrialLog(tmp_path, HEADER, pytest.fail) as log:
+        assert log.trials == []
 
 
 def failing_at(call: int, real: Callable[..., Any], code: int, partial: bool) -> Callable[..., Any]:
@@ -157,20 +157,21 @@ def test_each_failed_call_leaves_a_log_that_resumes_to_the_same_bytes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = write_log(tmp_path / "uninterrupted", 4)
-    failures = 0
+    failures: list[str] = []
     for call in range(100):
         folder = tmp_path / str(call)
         with monkeypatch.context() as patch:
             patch.setattr(os, name, failing_at(call, getattr(os, name), errno.ENOSPC, partial=name == "write"))
             try:
                 write_log(folder, 4)
-                break  # the call's turn did not come: every one has failed once
             except StorageError as error:
-                failures += 1
-                assert str(folder) in str(error)
-                assert "No space left" in str(error)
+                failures.append(str(error))
+            else:
+                break  # the call's turn did not come: every one has failed once
         assert write_log(folder, 4) == whole
-    assert failures >= 5
+        assert str(folder) in failures[-1]
+        assert "No space left" in failures[-1]
+    assert len(failures) >= 5
 
 
 def test_an_append_that_fails_is_undone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
