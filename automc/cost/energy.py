@@ -1,0 +1,126 @@
+"""Energy of one inference from a stated model: operations and bytes moved times published energies, plus static power.
+
+It is a model, not a measurement: its use is to rank policies, and its coefficients stand in the table's header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+from automc.cost.kernels import Kernel, Step
+from automc.errors import TableError
+from automc.files import closest
+
+_TILE = 4  # output pixels that share one load of a weight, and output channels one load of an activation
+
+
+@dataclass(frozen=True)
+class EnergyCoefficients:
+    """What one elementary event costs, in picojoule (1e-12 J), and the power that flows anyway, in milliwatt."""
+
+    multiply_8x8_pj: float
+    add_int32_pj: float
+    near_byte_pj: float  # first-level cache or scratch memory, per byte
+    far_byte_pj: float  # second-level cache or on-chip memory, per byte
+    static_mw: float
+    source: str
+
+    @classmethod
+    def from_header(cls, entries: Mapping[str, str], where: str) -> EnergyCoefficients | None:
+        """The coefficients of a table's header, None if it has none. Raises `TableError` for a part of them."""
+        if not entries:
+            return None
+        known = [entry.name for entry in fields(cls)]
+        for name in entries:
+            if name not in known:
+                raise TableError(f"{where}: unknown coefficient 'energy.{name}'{closest(name, known)}")
+        if missing := [name for name in known if name not in entries]:
+            raise TableError(f"{where}: the header lacks {', '.join(f'energy.{name}' for name in missing)}")
+        numbers = {}
+        for name in known:
+            if name == "source":
+                continue
+            try:
+                numbers[name] = float(entries[name])
+            except ValueError:
+                numbers[name] = -1.0
+            if not 0 <= numbers[name] < float("inf"):
+                raise TableError(f"{where}: energy.{name} must be a number >= 0. Got {entries[name]!r} instead.")
+        return cls(**numbers, source=entries["source"])
+
+    def to_header(self) -> dict[str, str]:
+        """The entries that `from_header` reads."""
+        return {entry.name: str(getattr(self, entry.name)) for entry in fields(self)}
+
+
+# Horowitz, ISSCC 2014, 45 nm at 0.9 V. A byte is an eighth of a 64-bit access: 8 kB cache 10 pJ, 1 MB 100 pJ.
+HOROWITZ = EnergyCoefficients(
+    multiply_8x8_pj=0.2,
+    add_int32_pj=0.1,
+    near_byte_pj=1.25,
+    far_byte_pj=12.5,
+    static_mw=100.0,
+    source=(
+        "Horowitz, ISSCC 2014, 45 nm, 0.9 V; add_int32 and near_byte checked against a second source, multiply_8x8 and "
+        "far_byte not; static_mw is an assumption, not a measurement of this device"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Energy:
+    """One inference's energy by cause, in millijoule."""
+
+    multiply_mj: float = 0.0
+    add_mj: float = 0.0
+    near_memory_mj: float = 0.0
+    far_memory_mj: float = 0.0
+    static_mj: float = 0.0
+
+    @property
+    def total_mj(self) -> float:
+        """The sum over all causes."""
+        return self.multiply_mj + self.add_mj + self.near_memory_mj + self.far_memory_mj + self.static_mj
+
+    def __add__(self, other: Energy) -> Energy:
+        return Energy(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+
+
+def kernel_energy(kernel: Kernel, times: int, weight_bytes: int, coefficients: EnergyCoefficients) -> Energy:
+    """What the work of one kernel costs, without static power.
+
+    - A multiplication of w by a bits costs `w * a / 64` of one of 8 by 8 bits: the area of an array multiplier. (The
+      published 8- and 32-bit multiplications, 0.2 and 3.1 pJ, are in that proportion.) Every product is one addition.
+    - Far memory: every stored byte of the weights, and every element read and written, moves once.
+    - Near memory: a loaded weight serves four pixels, and a loaded activation four output channels.
+    """
+    written = times * kernel.height * kernel.width * kernel.outputs
+    read = times * kernel.height * kernel.width * kernel.inputs * kernel.stride_height * kernel.stride_width
+    macs = times * kernel.macs
+    adds = (macs or times * kernel.work) + (written if kernel.residual else 0)
+    second = written if kernel.residual or kernel.operation == "sum" else 0
+    multiply = macs * kernel.weight_bits * kernel.activation_bits / 64
+    near = 2 * macs / _TILE + read + written + second
+    far = read + written + second + weight_bytes
+    return Energy(
+        multiply_mj=multiply * coefficients.multiply_8x8_pj * 1e-9,
+        add_mj=adds * coefficients.add_int32_pj * 1e-9,
+        near_memory_mj=near * coefficients.near_byte_pj * 1e-9,
+        far_memory_mj=far * coefficients.far_byte_pj * 1e-9,
+    )
+
+
+def static_energy(latency_ms: float, coefficients: EnergyCoefficients) -> Energy:
+    """Static power over the duration of one inference."""
+    return Energy(static_mj=coefficients.static_mw * latency_ms * 1e-3)
+
+
+def energy_of(
+    steps: Iterable[Step], weight_bytes: Mapping[str, int], latency_ms: float, coefficients: EnergyCoefficients
+) -> Energy:
+    """One inference: its `steps`, whose layers store `weight_bytes`, and the static power over `latency_ms`."""
+    total = static_energy(latency_ms, coefficients)
+    for step in steps:
+        total += kernel_energy(step.kernel, step.times, weight_bytes.get(step.layer, 0), coefficients)
+    return total

@@ -1,0 +1,187 @@
+"""The kernels that a compressed network calls, from its shapes alone: what a latency table has rows for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automc.compression.policy import Policy
+from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Network, Pool
+
+OperationName = Literal["quantise", "convolve", "depthwise", "sum", "join", "select", "pool_mean", "pool_max"]
+OPERATIONS: tuple[str, ...] = get_args(OperationName)
+
+
+class Kernel(NamedTuple):
+    """One piece of compiled work, as far as its time depends on it.
+
+    `height` and `width` are the output's, `inputs` and `outputs` count channels, `activation_bits` are the source's.
+    What does not matter to an operation is 0 (bits of a sum) or 1 (kernel and stride of a sum).
+    """
+
+    operation: OperationName
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    kernel_height: int = 1
+    kernel_width: int = 1
+    stride_height: int = 1
+    stride_width: int = 1
+    weight_bits: int = 0
+    activation_bits: int = 0
+    residual: bool = False
+
+    @property
+    def weights(self) -> int:
+        """How many weights it has."""
+        if self.weight_bits == 0:
+            return 0
+        inputs = 1 if self.operation == "depthwise" else self.inputs
+        return self.outputs * inputs * self.kernel_height * self.kernel_width
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.weights * self.height * self.width
+
+    @property
+    def work(self) -> int:
+        """What its time is roughly proportional to: MACs, or elements touched where there are no weights."""
+        return self.macs or self.height * self.width * self.outputs * self.kernel_height * self.kernel_width
+
+
+class Step(NamedTuple):
+    """What one layer calls: `kernel`, `times` in a row (once for each group of a grouped convolution)."""
+
+    layer: str
+    kernel: Kernel
+    times: int
+
+
+class KernelPlan:
+    """Everything about a network's kernels that no policy changes, so that one policy takes microseconds.
+
+    Slots leave a group in the `order` that pruning uses (first leaves first). Without it they leave from slot 0 up,
+    which gives the same kernels unless the network splits the channels of a group.
+    """
+
+    def __init__(self, network: Network, order: Mapping[str, NDArray[np.int64]] | None = None) -> None:
+        self.network = network
+        self._groups = [(group.name, group.slots) for group in network.groups if group.prunable]
+        self._kept = _KeptChannels(network, order or {})
+        self._origin = {layer.name: _origin_of_bits(network, layer) for layer in network.layers}
+        absorbed = set(network.fused_sums.values())
+        self._steps = [
+            self._step(layer, residual=layer.name in absorbed)
+            for layer in network.layers
+            if layer.name not in network.fused_sums
+        ]
+
+    def steps(self, policy: Policy) -> tuple[Step, ...]:
+        """What each layer calls under `policy`, in the order of computation; a fused sum belongs to its convolution."""
+        counts = {name: policy.kept_count(name, slots) for name, slots in self._groups}
+        return tuple(step(policy, counts) for step in self._steps)
+
+    def _step(self, layer: Layer, residual: bool) -> Callable[[Policy, Mapping[str, int]], Step]:
+        if isinstance(layer, Conv):
+            return self._convolution(layer, residual)
+        _, height, width = layer.shape
+        outputs = self._kept.of(layer.name)
+        source = self._kept.of(layer.inputs[0]) if layer.inputs and not isinstance(layer, Concat) else outputs
+        operation, kernel, stride = _without_weights(layer)
+
+        def step(policy: Policy, counts: Mapping[str, int]) -> Step:
+            return Step(
+                layer.name, Kernel(operation, height, width, source(counts), outputs(counts), *kernel, *stride), 1
+            )
+
+        return step
+
+    def _convolution(self, layer: Conv, residual: bool) -> Callable[[Policy, Mapping[str, int]], Step]:
+        _, height, width = layer.shape
+        source, outputs = self._kept.of(layer.inputs[0]), self._kept.of(layer.name)
+        name, origin, kernel, stride = layer.name, self._origin[layer.inputs[0]], layer.kernel, layer.stride
+        operation: OperationName = "depthwise" if layer.is_depthwise else "convolve"
+        times = 1 if layer.is_depthwise else layer.groups
+
+        def step(policy: Policy, counts: Mapping[str, int]) -> Step:
+            chosen = policy.weights.get(name)
+            return Step(
+                name,
+                Kernel(
+                    operation,
+                    height,
+                    width,
+                    source(counts) // times,
+                    outputs(counts) // times,
+                    *kernel,
+                    *stride,
+                    8 if chosen is None else chosen.weight_bits,
+                    policy.bits_of(origin),
+                    residual,
+                ),
+                times,
+            )
+
+        return step
+
+
+class _KeptChannels:
+    """How many channels of each tensor remain when the groups keep given numbers of slots."""
+
+    def __init__(self, network: Network, order: Mapping[str, NDArray[np.int64]]) -> None:
+        self._network = network
+        self._age = {}  # per group: the position of each slot counted from the last to leave
+        for group in network.groups:
+            leaving = order.get(group.name, np.arange(group.slots))
+            age = np.empty(group.slots, np.int64)
+            age[leaving] = group.slots - 1 - np.arange(group.slots)
+            self._age[group.name] = age
+
+    def of(self, tensor: str) -> Callable[[Mapping[str, int]], int]:
+        """The function from kept slots per group to the channels of `tensor`."""
+        slots = self._network.channel_slots[tensor]
+        fixed, parts = 0, []
+        for position in np.unique(slots[:, 0]):
+            mine = slots[slots[:, 0] == position, 1]
+            group = self._network.groups[position] if position >= 0 else None
+            if group is None or not group.prunable:
+                fixed += len(mine)
+                continue
+            ages = np.bincount(self._age[group.name][mine], minlength=group.slots)
+            parts.append((group.name, [0, *np.cumsum(ages).tolist()]))
+        if fixed == 0 and len(parts) == 1:
+            name, remaining = parts[0]
+            return lambda counts: remaining[counts[name]]
+        return lambda counts: fixed + sum(remaining[counts[name]] for name, remaining in parts)
+
+
+def kernels_of(network: Network, policy: Policy) -> tuple[Kernel, ...]:
+    """The kernels that `network` calls for one image under `policy`, in the order of computation."""
+    return tuple(step.kernel for step in KernelPlan(network).steps(policy) for _ in range(step.times))
+
+
+def _without_weights(layer: Layer) -> tuple[OperationName, tuple[int, int], tuple[int, int]]:
+    match layer:
+        case Input():
+            return "quantise", (1, 1), (1, 1)
+        case Add():
+            return "sum", (1, 1), (1, 1)
+        case Concat():
+            return "join", (1, 1), (1, 1)
+        case Gather():
+            return "select", (1, 1), (layer.stride, layer.stride)
+        case Pool():
+            return ("pool_mean" if layer.kind == "mean" else "pool_max"), layer.kernel, layer.stride
+    raise TypeError(f"no kernel is known for a {type(layer).__name__}")
+
+
+def _origin_of_bits(network: Network, layer: Layer) -> str:
+    """The tensor whose bits the tensor of `layer` has: gathers and maxima only move values."""
+    while isinstance(layer, Gather) or (isinstance(layer, Pool) and layer.kind == "max"):
+        layer = network[layer.inputs[0]]
+    return layer.name

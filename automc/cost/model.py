@@ -1,0 +1,110 @@
+"""`CostModel`: what a policy costs on a device, without building or compiling anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automc.compiler.memory import stored_bytes
+from automc.compression.policy import Policy
+from automc.cost.energy import Energy, energy_of, kernel_energy, static_energy
+from automc.cost.kernels import Kernel, KernelPlan
+from automc.cost.lookup import Lookup
+from automc.cost.table import LatencyTable, Source
+from automc.errors import TableError
+from automc.network.graph import Network
+
+_CHANNEL_BYTES = 8  # bias and multiplier of one output channel
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one inference takes. `interpolated` names the layers whose latency no row of the table says exactly.
+
+    `energy_mj` is None where the table states no energy model, `peak_memory_bytes` where no Program was planned.
+    """
+
+    latency_ms: float
+    energy_mj: float | None
+    size_bytes: int
+    macs: int
+    interpolated: tuple[str, ...]
+    source: Source
+    peak_memory_bytes: int | None = None
+
+
+class _Price(NamedTuple):
+    latency_ms: float
+    interpolated: bool
+    energy_mj: float
+    size_bytes: int
+    macs: int
+
+
+class CostModel:
+    """The cost of any policy of `network`, from one latency table.
+
+    `order` says in which order slots leave each group; see `KernelPlan`.
+    """
+
+    def __init__(
+        self, network: Network, table: LatencyTable, order: Mapping[str, NDArray[np.int64]] | None = None
+    ) -> None:
+        self.table = table
+        self._plan = KernelPlan(network, order)
+        self._lookup = Lookup(table)
+        self._prices: dict[tuple[Kernel, int], _Price] = {}
+        # One row that was not measured makes the sum something that was not measured.
+        self._source: Source = next((row.source for row in table.rows if row.source != "measured"), "measured")
+        self.cost(Policy())  # a table without a row for some operation is refused here, before time is spent
+
+    def cost(self, policy: Policy) -> Cost:
+        """The sum over the network's kernels and the overhead of one call."""
+        latency, energy, size, macs = self.table.header.overhead_ms, 0.0, 0, 0
+        interpolated = []
+        for layer, kernel, times in self._plan.steps(policy):
+            price = self._prices.get((kernel, times)) or self._price(kernel, times)
+            latency += price.latency_ms
+            energy += price.energy_mj
+            size += price.size_bytes
+            macs += price.macs
+            if price.interpolated:
+                interpolated.append(layer)
+        coefficients = self.table.energy
+        energy_mj = None if coefficients is None else energy + static_energy(latency, coefficients).total_mj
+        return Cost(latency, energy_mj, size, macs, tuple(interpolated), self._source)
+
+    def energy(self, policy: Policy) -> Energy:
+        """The energy by cause. Raises `TableError` if the table states no energy model."""
+        if self.table.energy is None:
+            raise TableError(
+                f"the latency table of {self.table.header.device} states no energy coefficients, so the energy of a "
+                "policy is unknown; add '# energy.<name>: <value>' lines to its header, or take energy_mj out of the "
+                "goal"
+            )
+        steps = self._plan.steps(policy)
+        stored = {layer: _weight_bytes(kernel, times) for layer, kernel, times in steps}
+        return energy_of(steps, stored, self.cost(policy).latency_ms, self.table.energy)
+
+    def _price(self, kernel: Kernel, times: int) -> _Price:
+        latency, interpolated = self._lookup(kernel)
+        stored = _weight_bytes(kernel, times)
+        energy = 0.0
+        if self.table.energy is not None:
+            energy = kernel_energy(kernel, times, stored, self.table.energy).total_mj
+        size = stored + (_CHANNEL_BYTES * kernel.outputs * times if kernel.weight_bits else 0)
+        price = _Price(latency * times, interpolated, energy, size, kernel.macs * times)
+        self._prices[kernel, times] = price
+        return price
+
+
+def _weight_bytes(kernel: Kernel, times: int) -> int:
+    if kernel.weight_bits == 0:
+        return 0
+    inputs = 1 if kernel.operation == "depthwise" else kernel.inputs
+    shape = kernel.outputs, inputs, kernel.kernel_height, kernel.kernel_width
+    return times * stored_bytes(shape, kernel.weight_bits)

@@ -1,0 +1,111 @@
+"""Costs of policies: kernels from shapes, sums over a table, and interpolation that says so."""
+
+import numpy as np
+import pytest
+from automc.compiler.memory import stored_bytes
+
+from automc.compression.policy import Policy, Uniform
+from automc.cost.kernels import Kernel, KernelPlan, kernels_of
+from automc.cost.lookup import Lookup
+from automc.cost.model import CostModel
+from automc.errors import TableError
+from tests.cost_examples import residual_network, splitting_network, table_for
+
+POLICY = Policy(
+    keep_ratio={"a": 0.5, "b": 0.75}, weights={"b": Uniform(weight_bits=4)}, activation_bits={"a": 6, "total": 5}
+)
+EXPECTED = (
+    Kernel("quantise", 8, 8, 1, 1),
+    Kernel("convolve", 8, 8, 1, 8, 3, 3, 1, 1, 8, 8),
+    Kernel("convolve", 4, 4, 8, 12, 3, 3, 2, 2, 4, 6),
+    Kernel("convolve", 4, 4, 12, 12, 3, 3, 1, 1, 8, 8, True),
+    Kernel("pool_mean", 1, 1, 12, 12, 4, 4, 4, 4),
+    Kernel("convolve", 1, 1, 12, 10, 1, 1, 1, 1, 8, 8),
+)
+
+
+def plane(inputs: int, outputs: int, **settings: int) -> Kernel:
+    """A 3x3 convolution on 8x8 pixels."""
+    return Kernel("convolve", 8, 8, inputs, outputs, 3, 3, 1, 1, 8, 8)._replace(**settings)
+
+
+def test_kernels_follow_from_shapes_after_pruning() -> None:
+    assert kernels_of(residual_network(), POLICY) == EXPECTED
+    dense = kernels_of(residual_network(), Policy())
+    assert sum(kernel.macs for kernel in dense) == residual_network().macs
+
+
+def test_the_order_of_removal_decides_where_channels_are_split() -> None:
+    policy = Policy(keep_ratio={"a": 0.5})
+    ascending = KernelPlan(splitting_network()).steps(policy)
+    descending = KernelPlan(splitting_network(), {"a": np.arange(8)[::-1]}).steps(policy)
+    assert [step.kernel.inputs for step in ascending] == [1, 1, 4, 0]
+    assert [step.kernel.inputs for step in descending] == [1, 1, 4, 4]
+
+
+def test_a_policy_costs_the_sum_of_its_rows_and_one_call() -> None:
+    latencies = {kernel: 0.001 * 2**position for position, kernel in enumerate(EXPECTED)}
+    model = CostModel(residual_network(), table_for(latencies, overhead_ms=0.5))
+    cost = model.cost(POLICY)
+    assert cost.latency_ms == pytest.approx(0.5 + 0.001 * 63)
+    assert cost.interpolated == ()
+    assert cost.source == "measured"
+    assert cost.macs == 64 * 9 * 8 + 16 * 9 * 96 + 16 * 9 * 144 + 120
+    shapes = {(8, 1, 3, 3): 8, (12, 8, 3, 3): 4, (12, 12, 3, 3): 8, (10, 12, 1, 1): 8}
+    weights = sum(stored_bytes(shape, bits) for shape, bits in shapes.items())
+    assert cost.size_bytes == weights + 8 * (8 + 12 + 12 + 10)
+    assert cost.energy_mj is not None
+    assert cost.energy_mj == pytest.approx(model.energy(POLICY).total_mj)
+
+
+def test_layers_without_a_row_are_named() -> None:
+    latencies = dict.fromkeys(EXPECTED, 0.001)
+    model = CostModel(residual_network(), table_for(latencies))
+    assert model.cost(POLICY.model_copy(update={"weights": {"b": Uniform(weight_bits=5)}})).interpolated == ("b",)
+    assert model.cost(Policy(keep_ratio={"a": 0.5})).interpolated == ("b", "c", "mean", "result")
+
+
+def test_between_rows_the_estimate_is_linear_in_tiles() -> None:
+    lookup = Lookup(table_for({plane(4, 8): 1.0, plane(16, 8): 4.0, plane(4, 32): 2.0, plane(16, 32): 8.0}))
+    assert lookup(plane(4, 8)) == (1.0, False)
+    assert lookup(plane(8, 8)) == (2.0, True)
+    assert lookup(plane(5, 8)) == lookup(plane(8, 8))  # both are two groups of four input channels
+    assert lookup(plane(4, 16)).latency_ms == pytest.approx(1 + 1 / 3)
+    assert lookup(plane(8, 16)).latency_ms == pytest.approx((2 * 2 + 4) / 3)
+
+
+def test_a_channel_count_within_a_tile_costs_the_tile() -> None:
+    lookup = Lookup(table_for({plane(16, 16): 3.0}))
+    assert lookup(plane(13, 9)) == (3.0, True)
+
+
+def test_beyond_the_rows_the_estimate_is_in_proportion_to_the_work() -> None:
+    lookup = Lookup(table_for({plane(8, 16): 1.0, plane(16, 16): 2.0}))
+    assert lookup(plane(32, 16)).latency_ms == pytest.approx(4.0)
+    assert lookup(plane(4, 8)).latency_ms == pytest.approx(0.25)
+
+
+def test_a_hole_in_the_grid_falls_back_to_the_nearest_row() -> None:
+    lookup = Lookup(table_for({plane(4, 8): 1.0, plane(16, 32): 8.0}))
+    assert lookup(plane(12, 32)).latency_ms == pytest.approx(6.0)
+
+
+def test_unmeasured_bits_cost_what_the_nearest_measured_sum_of_bits_costs() -> None:
+    rows = {plane(8, 8, weight_bits=w, activation_bits=a): t for (w, a), t in {(8, 8): 3.0, (4, 8): 1.0}.items()}
+    lookup = Lookup(table_for(rows))
+    assert lookup(plane(8, 8, weight_bits=8, activation_bits=4)) == (1.0, True)
+    assert lookup(plane(8, 8, weight_bits=7, activation_bits=8)) == (3.0, True)
+    assert lookup(plane(8, 8, weight_bits=6, activation_bits=8)) == (3.0, True)  # as near to both: the dearer
+
+
+def test_another_geometry_is_scaled_by_its_work() -> None:
+    lookup = Lookup(table_for({plane(8, 8): 1.0, plane(8, 8, kernel_height=1, kernel_width=1): 0.2}))
+    assert lookup(plane(8, 8, height=16)) == (2.0, True)
+    assert lookup(plane(8, 8, residual=True)) == (1.0, True)
+    assert lookup(plane(16, 8, height=4, width=4, kernel_height=1, kernel_width=1)).latency_ms == pytest.approx(0.1)
+
+
+def test_an_operation_without_any_row_is_refused_before_time_is_spent() -> None:
+    latencies = {kernel: 0.001 for kernel in EXPECTED if kernel.operation != "pool_mean"}
+    with pytest.raises(TableError, match=r"no row of the operation 'pool_mean'; run `automc measure`"):
+        CostModel(residual_network(), table_for(latencies))

@@ -1,0 +1,49 @@
+"""The energy model, term by term, on numbers that can be worked out by hand."""
+
+import pytest
+
+from automc.compression.policy import Policy, Uniform
+from automc.cost.energy import EnergyCoefficients, kernel_energy, static_energy
+from automc.cost.kernels import Kernel, kernels_of
+from automc.cost.model import CostModel
+from automc.errors import TableError
+from tests.cost_examples import residual_network, table_for
+
+ONE = EnergyCoefficients(1e9, 1e9, 1e9, 1e9, 1e3, "made up: one millijoule an event, one watt")
+CONV = Kernel("convolve", 2, 3, 4, 5, 3, 3, 2, 2, 4, 8, True)
+
+
+def test_every_term_of_a_convolution() -> None:
+    energy = kernel_energy(CONV, times=1, weight_bytes=90, coefficients=ONE)
+    macs, written, read = 2 * 3 * 4 * 5 * 9, 2 * 3 * 5, 2 * 3 * 4 * 4
+    assert energy.multiply_mj == pytest.approx(macs / 2)  # 4 by 8 bits is half of 8 by 8
+    assert energy.add_mj == pytest.approx(macs + written)
+    assert energy.near_memory_mj == pytest.approx(macs / 2 + read + 2 * written)
+    assert energy.far_memory_mj == pytest.approx(read + 2 * written + 90)
+    assert energy.static_mj == 0
+
+
+def test_a_sum_multiplies_nothing_and_adds_its_elements() -> None:
+    energy = kernel_energy(Kernel("sum", 2, 2, 3, 3), times=1, weight_bytes=0, coefficients=ONE)
+    assert (energy.multiply_mj, energy.add_mj, energy.far_memory_mj) == (0, 12, 36)
+
+
+def test_static_power_flows_for_the_whole_inference() -> None:
+    assert static_energy(250.0, ONE).total_mj == pytest.approx(250.0)
+
+
+def test_fewer_bits_take_less_energy_at_equal_latency() -> None:
+    network = residual_network()
+    model = CostModel(network, table_for(dict.fromkeys(kernels_of(network, Policy()), 0.01)))
+    four = Policy(weights={layer.name: Uniform(weight_bits=4) for layer in network.convs})
+    assert model.energy(four).static_mj == model.energy(Policy()).static_mj
+    assert model.energy(four).multiply_mj == pytest.approx(model.energy(Policy()).multiply_mj / 2)
+    assert model.cost(four).energy_mj < model.cost(Policy()).energy_mj  # type: ignore[operator]
+
+
+def test_without_coefficients_there_is_no_energy() -> None:
+    network = residual_network()
+    model = CostModel(network, table_for(dict.fromkeys(kernels_of(network, Policy()), 0.01), energy=None))
+    assert model.cost(Policy()).energy_mj is None
+    with pytest.raises(TableError, match="states no energy coefficients"):
+        model.energy(Policy())
