@@ -1,0 +1,51 @@
+"""The float32 forward pass over a traced network's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from automc.network.graph import Activation, Add, Concat, Conv, Gather, Input, Layer, Pool
+
+
+@torch.no_grad()
+def forward(layers: Sequence[Layer], images: Tensor) -> dict[str, Tensor]:
+    """Every layer's tensor, `n x c x h x w` float32, for normalised `images`, `n x c x h x w`."""
+    tensors: dict[str, Tensor] = {}
+    for layer in layers:
+        tensors[layer.name] = (
+            images if isinstance(layer, Input) else _compute(layer, [tensors[n] for n in layer.inputs])
+        )
+    return tensors
+
+
+def _compute(layer: Layer, sources: list[Tensor]) -> Tensor:
+    source = sources[0]
+    match layer:
+        case Conv():
+            weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
+            sums = F.conv2d(source, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+            return activate(sums, layer.activation)
+        case Add():
+            return activate(source + sources[1], layer.activation)
+        case Concat():
+            return torch.cat(sources, 1)
+        case Gather():
+            padded = F.pad(source[:, :, :: layer.stride, :: layer.stride], (0, 0, 0, 0, 0, 1))
+            return padded[:, list(layer.index)]  # -1 is the channel of zeros that the padding put last
+        case Pool(kind="mean"):
+            return F.avg_pool2d(source, layer.kernel, layer.stride, layer.padding)
+        case Pool():
+            return F.max_pool2d(source, layer.kernel, layer.stride, layer.padding)
+        case _:
+            raise TypeError(f"no forward pass for {type(layer).__name__} {layer.name}")
+
+
+def activate(values: Tensor, activation: Activation) -> Tensor:
+    """`values` after a layer's activation function."""
+    if activation == "none":
+        return values
+    return values.clamp(0, 6 if activation == "relu6" else None)

@@ -1,0 +1,120 @@
+"""A torch module becomes a `Network`: its operations are recorded by torch.fx and written as layers."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import traceback
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from automc.errors import DataError, UnsupportedLayer, WeightsError
+from automc.network.coupling import couple
+from automc.network.fold import fold
+from automc.network.forward import forward
+from automc.network.graph import Conv, Layer, Network, Shape
+from automc.network.lowering import lower
+
+_TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order differ by about 1e-6
+
+
+@torch.no_grad()
+def trace(module: nn.Module, shape: Shape, mean: tuple[float, ...], std: tuple[float, ...], name: str) -> Network:
+    """The `Network` that `module` computes in evaluation for images of `shape` (channels, height, width).
+
+    `mean` and `std` normalise an image channel by channel. `module` itself is not changed. Batch norms and activations
+    are folded; that the layers compute what the module computes is checked on random images.
+
+    Raises `UnsupportedLayer` naming every operation that has no form in automc, `WeightsError` for weights that are
+    not finite, `DataError` where the module does not take images of `shape`.
+    """
+    module = copy.deepcopy(module).cpu().float().eval()
+    _check_finite(module, name)
+    images = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
+    graph = _record(module, name)
+    results = _run(module, graph, images, name)
+    layers, notes = fold(lower(module, graph, results, shape, name))
+    notes += _shared_weights(module, graph)
+    _check_output(layers[-1], name)
+    _check_same(forward(layers, images)[layers[-1].name].flatten(1), module, images, name)
+    groups, channel_slots = couple(layers)
+    return Network(name, tuple(layers), groups, channel_slots, tuple(mean), tuple(std), tuple(notes))
+
+
+def _check_finite(module: nn.Module, name: str) -> None:
+    for key, value in module.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise WeightsError(f"{name}: {key} holds values that are not finite; train it again or load other weights")
+
+
+def _record(module: nn.Module, name: str) -> fx.Graph:
+    try:
+        return fx.Tracer().trace(module)
+    except Exception as error:  # whatever the module's own code raises on values that are not known yet
+        raise UnsupportedLayer(
+            f"{name} cannot be traced: {error} ({_where(error)})\n"
+            "Its forward pass must be the same sequence of operations for every image: no if, loop or Python number "
+            "that depends on a tensor's values. Choose by settings of the module instead."
+        ) from error
+
+
+def _where(error: Exception) -> str:
+    """The last line of the user's own code in an error's traceback."""
+    torch_folder = inspect.getfile(torch).removesuffix("__init__.py")
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(torch_folder)
+    ]
+    return f"{frames[-1].filename}:{frames[-1].lineno}"
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps what every node gives."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(fx.GraphModule(module, graph), garbage_collect_values=False)
+        self.results: dict[fx.Node, Any] = {}
+
+    def run_node(self, node: fx.Node) -> Any:
+        self.results[node] = super().run_node(node)
+        return self.results[node]
+
+
+def _run(module: nn.Module, graph: fx.Graph, images: Tensor, name: str) -> dict[fx.Node, Any]:
+    recorder = _Recorder(module, graph)
+    try:
+        recorder.run(images.clone())
+    except Exception as error:  # whatever the module's own operations raise
+        shape = " x ".join(str(length) for length in images.shape[1:])
+        raise DataError(f"{name} does not compute two images of {shape}: {str(error).splitlines()[0]}") from error
+    return recorder.results
+
+
+def _shared_weights(module: nn.Module, graph: fx.Graph) -> list[str]:
+    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    return [
+        f"{target} is called {count} times; each call becomes a layer with its own copy of the weights"
+        for target, count in calls.items()
+        if count > 1 and next(module.get_submodule(target).parameters(), None) is not None
+    ]
+
+
+def _check_output(layer: Layer, name: str) -> None:
+    if not isinstance(layer, Conv) or not layer.is_dense or layer.activation != "none":
+        raise UnsupportedLayer(
+            f"{name}: its result comes from {layer.name} ({type(layer).__name__}); the last layer must be a dense one "
+            "without activation, which writes the logits. Leave softmax to the loss, and put pooling before the layer."
+        )
+
+
+def _check_same(logits: Tensor, module: nn.Module, images: Tensor, name: str) -> None:
+    expected = module(images.clone()).flatten(1)
+    difference = float((logits - expected).abs().max())
+    if difference > _TOLERANCE * float(expected.abs().max()):
+        raise UnsupportedLayer(
+            f"{name}: the traced layers do not compute what the module computes (logits differ by {difference:.3g}). "
+            "Does an operation write in place into a tensor that is read again later, or draw random numbers? "
+            "Use inplace=False there."
+        )
