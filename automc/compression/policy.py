@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from automc.errors import PolicyError
 from automc.files import canonical_json, closest, sha256_of
 from automc.network.graph import Network
-
-Bits = Annotated[int, Field(ge=2, le=8)]
-Ratio = Annotated[float, Field(gt=0, le=1)]
+from automc.schema import Bits, Ratio
 
 
 class Uniform(BaseModel):
@@ -67,7 +65,8 @@ class Policy(BaseModel):
         ):
             for name in given:
                 if name not in known:
-                    raise PolicyError(f"{kind}: {network.name} has no '{name}'{closest(name, known)} ({', '.join(known)})")
+                    there = ", ".join(known)
+                    raise PolicyError(f"{kind}: {network.name} has no '{name}'{closest(name, known)} (known: {there})")
         for name, ratio in self.keep_ratio.items():
             if ratio < 1 and name not in prunable:
                 raise PolicyError(f"keep_ratio: '{name}' cannot be pruned: {groups[name].reason}")
@@ -95,11 +94,28 @@ class Policy(BaseModel):
         return sha256_of(canonical_json(self.model_dump(mode="json")).encode())
 
 
-def kept_slots(policy: Policy, network: Network, order: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-    """The slots that each prunable group keeps, ascending, when slots leave in the given `order` (first leaves first)."""
+def kept_slots(
+    policy: Policy, network: Network, order: Mapping[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.int64]]:
+    """The slots that each prunable group keeps, ascending, where slots leave in the given `order`, its first first."""
     kept = {}
     for group in network.groups:
         if group.prunable:
             count = policy.kept_count(group.name, group.slots)
             kept[group.name] = np.sort(order[group.name][group.slots - count :])
     return kept
+
+
+def uniform_policy(network: Network, keep_ratio: float = 1.0, weight_bits: int = 8, activation_bits: int = 8) -> Policy:
+    """The same choice everywhere: the plainest baseline.
+
+    What touches the image or the result stays finer, as is usual: the first and the last layer's weights and what they
+    read keep 8 bits. Groups that cannot be pruned stay whole.
+    """
+    ends = (network.convs[0], network.convs[-1])
+    fine = {layer.name for layer in ends} | {layer.inputs[0] for layer in ends}
+    return Policy(
+        keep_ratio={group.name: keep_ratio for group in network.groups if group.prunable},
+        weights={layer.name: Choice(weight_bits=weight_bits) for layer in network.convs if layer.name not in fine},
+        activation_bits={name: activation_bits for name in network.quantised_tensors if name not in fine},
+    ).normalised(network)

@@ -1,0 +1,193 @@
+"""From prepared layers to a Program: integer biases, multipliers, clamps, and channels counted anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automc.compression.operations import (
+    MULTIPLIER_RANGE,
+    Convolve,
+    Join,
+    Operation,
+    Pool,
+    Quantise,
+    Select,
+    Sum,
+    Tensor,
+)
+from automc.compression.program import Program
+from automc.compression.quantize import Grid
+from automc.network import graph
+from automc.network.graph import Activation, Add, Concat, Conv, Gather, Input, Layer, Network
+
+# An integer bias keeps at most this many bits, so that a channel of nearly dead weights does not overflow the
+# accumulator, nor the 2^24 below which float32 sums are exact.
+_BIAS_BITS = 22
+_SMALLEST_MULTIPLIER = 2.0**-24  # what a step of the accumulator then adds to the target is lost in rounding
+
+Channels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerWeights:
+    """A convolution's weights on their grid: `scale[o] * codes[o]`, and its bias in real numbers.
+
+    codes: `out x in/groups x kh x kw` int8, scale: `out` float64 (0 for a channel of zeros), bias: `out` float64.
+    """
+
+    codes: NDArray[np.int8]
+    bits: int
+    scale: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+
+class Lowering:
+    """A Program under construction, one layer at a time in the order of computation.
+
+    kept: the channels that remain of each layer's tensor; grids: of each quantised tensor.
+    """
+
+    def __init__(self, network: Network, kept: Mapping[str, Channels], grids: Mapping[str, Grid]) -> None:
+        self._network = network
+        self._kept = kept
+        self._grids = grids
+        self._sum_of = {conv: total for total, conv in network.fused_sums.items()}
+        self._tensors: dict[str, Tensor] = {}
+        self._operations: list[Operation] = []
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What has been written so far, but for the result."""
+        return self._tensors
+
+    def add(self, layer: Layer, weights: IntegerWeights | None = None) -> Operation | None:
+        """The next layer's operation, or None for a sum that the convolution before it computes."""
+        match layer:
+            case Input():
+                operation: Operation = self._quantise(layer)
+            case Conv():
+                assert weights is not None, f"{layer.name} has not been prepared"
+                operation = self._convolve(layer, weights)
+            case Add() if layer.name in self._network.fused_sums:
+                return None
+            case Add():
+                operation = self._sum(layer)
+            case Concat():
+                operation = self._join(layer)
+            case Gather():
+                operation = self._select(layer)
+            case graph.Pool():
+                operation = self._pool(layer)
+            case _:
+                raise AssertionError(f"no operation for {type(layer).__name__}")
+        self._operations.append(operation)
+        return operation
+
+    def program(self) -> Program:
+        """The whole Program, after the last layer."""
+        return Program(self._network.name, self._tensors, tuple(self._operations))
+
+    def _quantise(self, layer: Input) -> Quantise:
+        self._write(layer)
+        mean, std = np.array(self._network.mean)[:, None], np.array(self._network.std)[:, None]
+        return Quantise(layer.name, self._grids[layer.name].store((np.arange(256) / 255 - mean) / std))
+
+    def _convolve(self, layer: Conv, weights: IntegerWeights) -> Convolve:
+        source = self._tensors[layer.inputs[0]]
+        fused = self._network[self._sum_of[layer.name]] if layer.name in self._sum_of else None
+        residual, activation = None, layer.activation
+        if isinstance(fused, Add):
+            (residual,) = (name for name in fused.inputs if name != layer.name)
+            activation = fused.activation
+        is_result = layer is self._network.output
+        step, low, high = 1.0, 0, 0  # of the target; the result is in real numbers
+        if not is_result:
+            target = self._write(fused or layer)
+            step, (low, high) = target.scale, _clamps(target, activation)
+        codes, scale = _coarser(weights, source.scale, step)
+        accumulator_step = source.scale * scale
+        folded = source.zero_point * codes.sum((1, 2, 3), dtype=np.int64)
+        return Convolve(
+            target=layer.name if fused is None else fused.name,
+            source=source.name,
+            weight=codes,
+            weight_bits=weights.bits,
+            bias=(np.rint(weights.bias / accumulator_step) - folded).astype(np.int32),
+            multiplier=_in_range(accumulator_step / step).astype(np.float32),
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            groups=source.channels if layer.is_depthwise else layer.groups,
+            low=low,
+            high=high,
+            residual=residual,
+            residual_multiplier=0.0 if residual is None else _ratio(self._tensors[residual].scale, step),
+        )
+
+    def _sum(self, layer: Add) -> Sum:
+        target = self._write(layer)
+        first, second = (self._tensors[name] for name in layer.inputs)
+        multipliers = (_ratio(first.scale, target.scale), _ratio(second.scale, target.scale))
+        return Sum(layer.name, first.name, second.name, multipliers, *_clamps(target, layer.activation))
+
+    def _join(self, layer: Concat) -> Join:
+        target = self._write(layer)
+        multipliers = tuple(_ratio(self._tensors[name].scale, target.scale) for name in layer.inputs)
+        return Join(layer.name, layer.inputs, multipliers)
+
+    def _select(self, layer: Gather) -> Select:
+        source = self._tensors[layer.inputs[0]]
+        self._write(layer, source)
+        place = {int(channel): position for position, channel in enumerate(self._kept[source.name])}
+        # A channel whose source was removed is one of zeros now.
+        index = tuple(place.get(layer.index[channel], -1) for channel in self._kept[layer.name])
+        return Select(layer.name, source.name, index, layer.stride)
+
+    def _pool(self, layer: graph.Pool) -> Pool:
+        source = self._tensors[layer.inputs[0]]
+        target = self._write(layer, source if layer.kind == "max" else None)
+        window = layer.kernel[0] * layer.kernel[1] if layer.kind == "mean" else 1
+        multiplier = _ratio(source.scale, target.scale * window)
+        limits = _clamps(target, "none")
+        return Pool(layer.name, source.name, layer.kind, layer.kernel, layer.stride, layer.padding, multiplier, *limits)
+
+    def _write(self, layer: Layer, stored_as: Tensor | None = None) -> Tensor:
+        """The tensor that `layer` writes, on a grid of its own or stored as another one is."""
+        grid = self._grids[layer.name] if stored_as is None else stored_as
+        _, height, width = layer.shape
+        channels = len(self._kept[layer.name])
+        tensor = Tensor(layer.name, channels, height, width, grid.bits, grid.scale, grid.zero_point)
+        self._tensors[layer.name] = tensor
+        return tensor
+
+
+def _clamps(target: Tensor, activation: Activation) -> tuple[int, int]:
+    """The least and the largest stored value that the activation lets through."""
+    low = 0 if activation == "none" else target.zero_point
+    six = target.zero_point + round(6 / target.scale)
+    return low, min(target.limit, six) if activation == "relu6" else target.limit
+
+
+def _coarser(
+    weights: IntegerWeights, source_step: float, target_step: float
+) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Codes and scales, coarser where a channel's weights are too small for its bias or for its target."""
+    least = np.maximum(np.abs(weights.bias) * 2.0**-_BIAS_BITS, target_step * _SMALLEST_MULTIPLIER) / source_step
+    scale = np.maximum(weights.scale, least)
+    if (scale == weights.scale).all():
+        return weights.codes, scale
+    shrink = (weights.scale / scale)[:, None, None, None]
+    return np.rint(weights.codes * shrink).astype(np.int8), scale
+
+
+def _in_range(multiplier: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Below the range a product is lost in rounding; above it one step already saturates the target's 8 bits."""
+    return np.clip(multiplier, *MULTIPLIER_RANGE)
+
+
+def _ratio(source_step: float, target_step: float) -> float:
+    return float(_in_range(np.array(source_step / target_step)))

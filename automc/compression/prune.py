@@ -1,0 +1,113 @@
+"""In which order the channels of each group leave: the least missed first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from automc.compression.quantize import damp
+from automc.compression.statistics import Moments
+from automc.network.graph import Conv, Group, Network
+
+_RIDGE = 1e-4
+
+
+@torch.inference_mode()
+def removal_order(network: Network, moments: Mapping[str, Moments]) -> dict[str, NDArray[np.int64]]:
+    """For each prunable group its slots, the first to leave first; what remains of it is nested.
+
+    A slot's cost is what its removal adds to the squared errors of the convolutions that read it, each relative to its
+    output's variance, after the channels that remain have been refitted.
+    """
+    orders = {}
+    for position, group in enumerate(network.groups):
+        if group.prunable:
+            readers = _readers(network, position, moments)
+            orders[group.name] = _eliminate(readers, group.slots) if readers else _by_magnitude(network, group)
+    return orders
+
+
+def _by_magnitude(network: Network, group: Group) -> NDArray[np.int64]:
+    energy = np.zeros(group.slots)
+    for name, slots in group.members.items():
+        layer = network[name]
+        assert isinstance(layer, Conv)
+        np.add.at(energy, slots, np.square(layer.weight).sum((1, 2, 3)))
+    return np.argsort(energy, kind="stable")
+
+
+@dataclass(eq=False)
+class _Reader:
+    """A convolution that reads channels of the group, as elimination goes on.
+
+    slots: `in`, -1 for channels of other groups; inverse: `d x d` of the Gram matrix of what remains; weight:
+    `d x out`, refitted to what remains; variance of the output.
+    """
+
+    slots: NDArray[np.int64]
+    inverse: Tensor
+    weight: Tensor
+    variance: float
+
+    def costs(self) -> Tensor:
+        """`in`: the squared error that each channel's removal would add, relative to the output's variance."""
+        channels = len(self.slots)
+        taps = len(self.weight) // channels
+        blocks = self.inverse.reshape(channels, taps, channels, taps)
+        own = blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        weight = self.weight.reshape(channels, taps, -1)
+        costs: Tensor = (weight * torch.linalg.solve(own, weight)).sum((1, 2)) / self.variance
+        return costs
+
+    def remove(self, channel: int) -> None:
+        """Take the channel out; the weights of the others make up for it."""
+        taps = len(self.weight) // len(self.slots)
+        gone = slice(channel * taps, (channel + 1) * taps)
+        rows = self.inverse[gone]
+        solved = torch.linalg.solve(rows[:, gone], torch.cat([self.weight[gone], rows], 1))
+        column = self.inverse[:, gone].clone()
+        self.weight -= column @ solved[:, : self.weight.shape[1]]
+        self.inverse -= column @ solved[:, self.weight.shape[1] :]
+        self.weight[gone] = 0
+        self.inverse[gone] = 0
+        self.inverse[:, gone] = 0
+        self.inverse[gone, gone] = torch.eye(taps, dtype=self.inverse.dtype)
+
+
+def _readers(network: Network, position: int, moments: Mapping[str, Moments]) -> list[_Reader]:
+    readers = []
+    for layer in network.convs:
+        group, slots = network.channel_slots[layer.inputs[0]].T
+        mine = group == position
+        # A depthwise layer hands its channels on; those who read them there count.
+        if mine.any() and layer.groups == 1:
+            gram = moments[layer.name].gram[0]
+            weight = torch.tensor(layer.weight, dtype=torch.float64).flatten(1).T.contiguous()
+            variance = float((weight * (gram @ weight)).sum())
+            inverse = torch.linalg.inv(damp(gram[None], _RIDGE)[0])
+            readers.append(_Reader(np.where(mine, slots, -1), inverse, weight, max(variance, 1e-30)))
+    return readers
+
+
+def _eliminate(readers: list[_Reader], slots: int) -> NDArray[np.int64]:
+    """Remove one slot after the other (optimal brain surgeon: Hassibi & Stork 1993, with blocks for single weights)."""
+    order: list[int] = []
+    alive = np.ones(slots, bool)
+    while alive.any():
+        cost = np.zeros(slots)
+        for reader in readers:
+            mine = reader.slots >= 0
+            np.add.at(cost, reader.slots[mine], reader.costs().numpy()[mine])
+        cost[~alive] = np.inf
+        slot = int(cost.argmin())
+        for reader in readers:
+            for channel in np.flatnonzero(reader.slots == slot):
+                reader.remove(int(channel))
+        alive[slot] = False
+        order.append(slot)
+    return np.array(order, np.int64)
