@@ -111,10 +111,10 @@ class _Lowering:
         if key not in self._gathers:
             _, height, width = view.layer.shape
             shape = (len(index), -(-height // stride), -(-width // stride))
-            self._gathers[key] = Gather(
-                self._unique(_within(self._node, "gather")), (view.layer.name,), shape, index, stride
-            )
-            self.layers.append(self._gathers[key])
+            name = self._unique(_within(self._node, "gather"))
+            self._gathers[key] = Gather(name, (view.layer.name,), shape, index, stride)
+            # Beside what it reads, so that of a sum's two operands the convolution is the one computed last.
+            self.layers.insert(self.layers.index(view.layer) + 1, self._gathers[key])
         return self._gathers[key]
 
     def title(self, node: fx.Node) -> str:
