@@ -1,0 +1,141 @@
+"""What the figures show, computed as plain data: each is built by one function here and drawn by one in `plots`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automc.analysis.pareto import Floats, pareto_front
+from automc.analysis.runs import Task
+from automc.analysis.stats import anytime_best
+from automc.search.result import RowKind
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """The complete trials of one searcher, all seeds together: cost and accuracy, `n` each, and which are its front."""
+
+    searcher: str
+    cost: Floats
+    accuracy: Floats
+    front: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A single network that the trials are compared with."""
+
+    kind: RowKind
+    label: str
+    cost: float
+    accuracy: float
+
+
+@dataclass(frozen=True, eq=False)
+class ParetoFigure:
+    """Trials on the search split over one cost, the front of each searcher, and the networks to compare them with.
+
+    The accuracy axis begins at `floor`, so that hopeless trials do not flatten the rest; `hidden` of them lie below.
+    """
+
+    metric: str
+    clouds: tuple[Cloud, ...]
+    marks: tuple[Mark, ...]
+    limit: float | None
+    dense_accuracy: float | None
+    floor: float
+    hidden: int
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One searcher's best reward so far, `trials`: the mean over its seeds between the lowest and the highest seed."""
+
+    searcher: str
+    seeds: int
+    mean: Floats
+    lowest: Floats
+    highest: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class LearningFigure:
+    """Best reward by trial, one curve a searcher; of a single study also the `rewards` of its trials, NaN if failed."""
+
+    curves: tuple[Curve, ...]
+    rewards: Floats | None
+    failed: int
+
+
+def pareto_figure(task: Task) -> ParetoFigure | None:
+    """The trials of `task` as accuracy over cost, or None while no trial has succeeded."""
+    metric = task.cost_metric
+    clouds = []
+    for searcher, studies in task.by_searcher.items():
+        cost = np.concatenate([study.column(metric) for study in studies])
+        accuracy = np.concatenate([study.column("accuracy") for study in studies])
+        known = np.isfinite(cost) & np.isfinite(accuracy)
+        if known.any():
+            cost, accuracy = cost[known], accuracy[known]
+            clouds.append(Cloud(searcher, cost, accuracy, pareto_front(cost, accuracy)))
+    if not clouds:
+        return None
+    accuracy = np.concatenate([cloud.accuracy for cloud in clouds])
+    marks = _marks(task, metric)
+    dense = _dense_accuracy(task)
+    floor = _floor(accuracy, [mark.accuracy for mark in marks])
+    limit = task.result.limits.get(metric) if task.result is not None else None
+    hidden = int((accuracy < floor).sum())
+    return ParetoFigure(metric, tuple(clouds), marks, limit, dense, floor, hidden)
+
+
+def _marks(task: Task, metric: str) -> tuple[Mark, ...]:
+    """The rows of the result that have both numbers; the test accuracy would not be comparable with the trials'."""
+    rows = task.result.rows if task.result is not None else ()
+    return tuple(
+        Mark(row.kind, row.label, cost, row.search_accuracy)
+        for row in rows
+        if (cost := getattr(row, metric)) is not None
+        and row.search_accuracy is not None
+        and row.kind != "dense_float32"
+    )
+
+
+def _dense_accuracy(task: Task) -> float | None:
+    """The dense network's accuracy on the search split, which every trial knows as its own plus what it lost."""
+    for studies in task.by_searcher.values():
+        for study in studies:
+            dense = study.column("accuracy") + study.column("accuracy_loss")
+            if np.isfinite(dense).any():
+                return float(np.nanmax(dense))
+    return None
+
+
+def _floor(accuracy: Floats, marks: list[float]) -> float:
+    """Where the accuracy axis begins: low enough for three quarters of the trials and for every mark."""
+    highest = float(accuracy.max())
+    lowest = min(float(np.quantile(accuracy, 0.25)), *marks, highest)
+    return max(0.0, lowest - 0.08 * max(highest - lowest, 0.01)) if lowest > accuracy.min() else float(accuracy.min())
+
+
+def learning_figure(task: Task) -> LearningFigure | None:
+    """How the best reward of each searcher grew, or None while no trial has succeeded."""
+    curves = []
+    for searcher, studies in task.by_searcher.items():
+        length = max(len(study.trials) for study in studies)
+        # A study that ended early keeps what it found.
+        best = np.stack([_extended(anytime_best(study.column("reward")), length) for study in studies])
+        begun = np.isfinite(best).all(axis=0)
+        best = np.where(begun, best, np.nan)
+        curves.append(Curve(searcher, len(studies), best.mean(axis=0), best.min(axis=0), best.max(axis=0)))
+    if not curves:
+        return None
+    single = task.studies[0] if len(task.studies) == 1 else None
+    rewards = single.column("reward") if single is not None else None
+    return LearningFigure(tuple(curves), rewards, sum(study.failed for study in task.studies))
+
+
+def _extended(values: Floats, length: int) -> Floats:
+    return np.pad(values, (0, length - len(values)), mode="edge")

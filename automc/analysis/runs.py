@@ -1,0 +1,120 @@
+"""Reading a run's folder: its studies with their trials, and what it delivered, by environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from automc.analysis.pareto import Floats
+from automc.analysis.units import QUANTITIES
+from automc.errors import NameNotFound
+from automc.search.result import Result, read_result
+from automc.search.trials import LOG_NAME, read_trials
+
+if TYPE_CHECKING:
+    import pandas
+
+RESULT_PATH = Path("winner", "result.json")
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One searcher with one seed, and its trials so far, as `read_trials` gives them."""
+
+    searcher: str
+    seed: int
+    trials: pandas.DataFrame
+
+    def column(self, name: str) -> Floats:
+        """A metric of every trial, `n`, NaN where the trial failed or the metric does not exist."""
+        if name not in self.trials:
+            return np.full(len(self.trials), np.nan)
+        values = self.trials[name].to_numpy(np.float64, na_value=np.nan, copy=True)
+        values[self.trials["state"].to_numpy() != "complete"] = np.nan
+        return values
+
+    @property
+    def failed(self) -> int:
+        """How many trials failed."""
+        return int((self.trials["state"] != "complete").sum()) if len(self.trials) else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One environment of a run: every study on it, and the winner if one was delivered, from `winner_folder`."""
+
+    environment: str
+    studies: tuple[Study, ...]
+    result: Result | None
+    winner_folder: Path
+
+    @cached_property
+    def by_searcher(self) -> Mapping[str, tuple[Study, ...]]:
+        """The studies of each searcher, by seed; only those that have a complete trial."""
+        told = [study for study in self.studies if np.isfinite(study.column("reward")).any()]
+        names = dict.fromkeys(study.searcher for study in told)
+        return {name: tuple(study for study in told if study.searcher == name) for name in names}
+
+    @cached_property
+    def cost_metric(self) -> str:
+        """The cost that fronts are drawn over: the first that has a limit, else the first that the trials know."""
+        if self.result is not None and self.result.limits:
+            return next(iter(self.result.limits))
+        known = (name for name in QUANTITIES if any(np.isfinite(study.column(name)).any() for study in self.studies))
+        return next(known, "latency_ms")
+
+    @cached_property
+    def reference(self) -> tuple[float, float]:
+        """The reference point of hypervolumes: the cost of dense int8, else the largest seen, at an accuracy of 0."""
+        dense = self.result.row("dense_int8") if self.result is not None else None
+        cost = getattr(dense, self.cost_metric, None)
+        if cost is None:
+            cost = max((np.nanmax(study.column(self.cost_metric)) for study in self._complete), default=1.0)
+        return float(cost), 0.0
+
+    @property
+    def _complete(self) -> list[Study]:
+        return [study for studies in self.by_searcher.values() for study in studies]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything that a run's folder holds."""
+
+    name: str
+    folder: Path
+    tasks: tuple[Task, ...]
+
+
+def read_run(folder: Path) -> Run:
+    """Read `folder`, as `automc run` writes it: `<environment>/<searcher>-<seed>/trials.log` and the winners' results.
+
+    A run that is still going, or that delivered nothing, is read as far as it got. Raises `NameNotFound` where there
+    is no study at all, `CorruptFile` and `StorageError` as the files' own readers.
+    """
+    logs = sorted(folder.glob(f"*/*-*/{LOG_NAME}"))
+    results = {
+        path: read_result(path) for path in (folder / RESULT_PATH, *folder.glob(f"*/{RESULT_PATH}")) if path.is_file()
+    }
+    if not logs and not results:
+        raise NameNotFound(f"{folder} holds no run: no <environment>/<searcher>-<seed>/{LOG_NAME}")
+    delivered = {result.environment: (path.parent, result) for path, result in results.items()}
+    names = dict.fromkeys([*delivered, *(log.parent.parent.name for log in logs)])
+    tasks = []
+    for name in sorted(names):
+        winner_folder, result = delivered.get(name, (folder / name / RESULT_PATH.parent, None))
+        studies = tuple(_read_study(log) for log in logs if log.parent.parent.name == name)
+        tasks.append(
+            Task(name, tuple(sorted(studies, key=lambda study: (study.searcher, study.seed))), result, winner_folder)
+        )
+    return Run(folder.resolve().name, folder, tuple(tasks))
+
+
+def _read_study(log: Path) -> Study:
+    searcher, _, seed = log.parent.name.rpartition("-")
+    return Study(searcher, int(seed), read_trials(log))

@@ -1,0 +1,46 @@
+"""How each metric is called, in what unit a person reads it, and how many digits are worth showing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A metric as a person reads it: shown is the metric's value divided by `divisor`."""
+
+    name: str
+    unit: str
+    divisor: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """For an axis or the head of a column."""
+        return f"{self.name} ({self.unit})"
+
+    def show(self, value: float) -> str:
+        """Three significant digits, with the unit."""
+        return f"{digits(value / self.divisor)} {self.unit}"
+
+
+QUANTITIES = {
+    "latency_ms": Quantity("latency", "ms"),
+    "energy_mj": Quantity("energy", "mJ"),
+    "size_bytes": Quantity("size", "KiB", 1024),
+    "peak_memory_bytes": Quantity("peak memory", "KiB", 1024),
+    "macs": Quantity("MACs", "million", 1e6),
+}
+
+
+def digits(value: float) -> str:
+    """Three significant digits without an exponent: 0.0123, 1.23, 12.3, 1,234."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.2e}"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with two decimals, as accuracies are reported."""
+    return f"{100 * fraction:.2f} %"
