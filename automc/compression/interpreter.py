@@ -16,7 +16,7 @@ Stored = NDArray[np.uint8]  # `n x height x width x channels`
 Accumulators = NDArray[np.int32]
 Logits = NDArray[np.float32]
 
-_BATCH = 20  # images at once, so that the copied windows stay near the processor
+_BATCH = 8  # images at once, so that the copied windows stay near the processor
 
 
 def interpret(program: Program, pixels: Pixels) -> Logits:

@@ -162,7 +162,7 @@ def _flatten(program: Program) -> tuple[str, dict[str, NDArray[Any]]]:
     arrays: dict[str, NDArray[Any]] = {}
     operations = []
     for position, operation in enumerate(program.operations):
-        record: dict[str, Any] = {"kind": type(operation).__name__}
+        record: dict[str, Any] = {"operation": type(operation).__name__}
         for entry in fields(operation):
             value = getattr(operation, entry.name)
             if isinstance(value, np.ndarray):
@@ -180,7 +180,7 @@ def _unflatten(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Pr
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
         }
-        kind = _OPERATIONS[values.pop("kind")]
+        kind = _OPERATIONS[values.pop("operation")]
         prefix = f"{position:04d}."
         values |= {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         operations.append(kind(**values))
