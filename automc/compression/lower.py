@@ -87,6 +87,14 @@ class Lowering:
         self._operations.append(operation)
         return operation
 
+    def other_operand(self, layer: Conv) -> Tensor | None:
+        """The tensor that is added to what `layer` computes, where it computes a sum."""
+        fused = self._fused_sum(layer)
+        if fused is None:
+            return None
+        (other,) = (name for name in fused.inputs if name != layer.name)
+        return self._tensors[other]
+
     def program(self) -> Program:
         """The whole Program, after the last layer."""
         return Program(self._network.name, self._tensors, tuple(self._operations))
@@ -98,11 +106,8 @@ class Lowering:
 
     def _convolve(self, layer: Conv, weights: IntegerWeights) -> Convolve:
         source = self._tensors[layer.inputs[0]]
-        fused = self._network[self._sum_of[layer.name]] if layer.name in self._sum_of else None
-        residual, activation = None, layer.activation
-        if isinstance(fused, Add):
-            (residual,) = (name for name in fused.inputs if name != layer.name)
-            activation = fused.activation
+        fused, residual = self._fused_sum(layer), self.other_operand(layer)
+        activation = layer.activation if fused is None else fused.activation
         is_result = layer is self._network.output
         step, low, high = 1.0, 0, 0  # of the target; the result is in real numbers
         if not is_result:
@@ -124,9 +129,13 @@ class Lowering:
             groups=source.channels if layer.is_depthwise else layer.groups,
             low=low,
             high=high,
-            residual=residual,
-            residual_multiplier=0.0 if residual is None else _ratio(self._tensors[residual].scale, step),
+            residual=None if residual is None else residual.name,
+            residual_multiplier=0.0 if residual is None else _ratio(residual.scale, step),
         )
+
+    def _fused_sum(self, layer: Conv) -> Add | None:
+        total = self._network[self._sum_of[layer.name]] if layer.name in self._sum_of else None
+        return total if isinstance(total, Add) else None
 
     def _sum(self, layer: Add) -> Sum:
         target = self._write(layer)

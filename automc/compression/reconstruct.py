@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from automc.compression.quantize import damp
+from automc.network.graph import Conv
 
 _RIDGE = 1e-4
 
@@ -19,3 +24,20 @@ def repair(weight: Tensor, gram: Tensor, cross: Tensor) -> Tensor:
     missing = cross - gram @ weight.mT
     correction: Tensor = torch.linalg.solve(damp(gram, _RIDGE), missing)
     return weight + correction.mT
+
+
+def as_matrix(layer: Conv) -> Tensor:
+    """The dense weights as `groups x out/groups x d` float64, `d = in/groups * kh * kw`."""
+    return torch.tensor(layer.weight, dtype=torch.float64).reshape(layer.groups, -1, layer.weight[0].size)
+
+
+def columns_of(layer: Conv, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the kernels of some input channels stand among the `d` columns."""
+    taps = layer.kernel[0] * layer.kernel[1]
+    return (inputs[:, None] * taps + np.arange(taps)).ravel()
+
+
+def mean_output(weight: NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`out`: what `weight` (`out x in/groups x kh x kw`) makes of the mean inputs `groups x d`."""
+    rows = weight.reshape(len(mean), -1, mean.shape[1]).astype(np.float64)
+    return (rows @ mean[:, :, None]).ravel()

@@ -43,9 +43,8 @@ class Statistics:
 
 
 @torch.inference_mode()
-def collect(network: Network, pixels: NDArray[np.uint8], seed: int) -> Statistics:
-    """Run the dense network over the calibration images `n x h x w x c`."""
-    positions = sample_positions(network, seed)
+def collect(network: Network, pixels: NDArray[np.uint8], positions: Mapping[str, Positions]) -> Statistics:
+    """Run the dense network over the calibration images `n x h x w x c`; `positions` are of `sample_positions`."""
     sums: dict[str, MomentSum] = {layer.name: MomentSum() for layer in network.convs}
     read = [layer.inputs[0] for layer in network.convs]
     samples: dict[str, list[Tensor]] = {name: [] for name in (*network.quantised_tensors, *read)}
@@ -64,12 +63,13 @@ def collect(network: Network, pixels: NDArray[np.uint8], seed: int) -> Statistic
 
 
 @torch.inference_mode()
-def dense_targets(network: Network, pixels: NDArray[np.uint8], seed: int) -> dict[str, Tensor]:
+def dense_targets(
+    network: Network, pixels: NDArray[np.uint8], positions: Mapping[str, Positions]
+) -> dict[str, list[Tensor]]:
     """What each convolution should write before its activation, `n x positions x out` at its sampled positions.
 
     For a convolution that is fused into a sum it is the sum.
     """
-    positions = sample_positions(network, seed)
     conv_of = {layer.name: layer.name for layer in network.convs}
     for total, conv in network.fused_sums.items():
         conv_of[total] = conv_of.pop(conv)
@@ -79,7 +79,7 @@ def dense_targets(network: Network, pixels: NDArray[np.uint8], seed: int) -> dic
             if layer.name in conv_of:
                 conv = conv_of[layer.name]
                 parts[conv].append(pick(before, positions[conv]))
-    return {name: torch.cat(part) for name, part in parts.items()}
+    return parts
 
 
 def batches(network: Network, pixels: NDArray[np.uint8]) -> Iterator[Tensor]:
@@ -187,9 +187,8 @@ class MomentSum:
         mean = self._sums[2] / self._rows
         return Moments(self._sums[0] / self._rows - mean[:, :, None] * mean[:, None, :], mean)
 
-    def with_targets(self) -> tuple[Moments, Tensor, Tensor]:
-        """The moments, the covariance with the targets `groups x d x out/groups`, and the targets' means `out`."""
-        moments = self.result()
+    def with_targets(self) -> tuple[Tensor, Tensor]:
+        """The inputs' covariance with the targets `groups x d x out/groups`, and the targets' means `out`."""
         mean = self._sums[3] / self._rows
-        cross = self._sums[1] / self._rows - moments.mean[:, :, None] * mean[:, None, :]
-        return moments, cross, mean.flatten()
+        cross = self._sums[1] / self._rows - (self._sums[2] / self._rows)[:, :, None] * mean[:, None, :]
+        return cross, mean.flatten()
