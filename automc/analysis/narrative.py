@@ -1,0 +1,167 @@
+"""What the report says in words: what was achieved, whether it is verified, how it was measured, what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from automc.analysis.figures import LearningFigure, ParetoFigure
+from automc.analysis.runs import Task
+from automc.analysis.units import QUANTITIES, digits, percent
+from automc.search.result import Result, Row
+
+
+def headline(result: Result) -> str:
+    """What was achieved, in one sentence that a person understands."""
+    row = result.delivered
+    gains = " and ".join(_gains(result, row))
+    answer = f"it names the right class for {percent(row.accuracy)} of the test images"
+    dense = result.row("dense_float32") or result.row("dense_int8")
+    if dense is not None:
+        points = round(100 * (row.accuracy - dense.accuracy), 2)
+        change = f"{abs(points):.2f} points {'fewer' if points < 0 else 'more'} than" if points else "as many as"
+        answer += f", {change} the {dense.label} network"
+    return f"{result.network} on {result.dataset} now needs {gains}; {answer}."
+
+
+def _gains(result: Result, row: Row) -> Iterator[str]:
+    """As in "0.211 ms instead of 0.420 ms (2.0 times less than dense int8, measured)"."""
+    before = result.row("dense_int8")
+    if before is not None and row.measured is not None and before.measured is not None:
+        yield _gain(row.measured.median_ms, before.measured.median_ms, "latency_ms", f"{before.label}, measured")
+    elif before is not None and row.latency_ms is not None and before.latency_ms is not None:
+        yield _gain(row.latency_ms, before.latency_ms, "latency_ms", f"{before.label}, predicted")
+    whole = result.row("dense_float32") or before
+    if whole is not None:
+        yield _gain(row.size_bytes, whole.size_bytes, "size_bytes", whole.label)
+    else:
+        yield QUANTITIES["size_bytes"].show(row.size_bytes)
+
+
+def _gain(after: float, before: float, metric: str, what: str) -> str:
+    quantity = QUANTITIES[metric]
+    times = f"{before / after:.1f} times less than {what}" if before > after else f"no less than {what}"
+    return f"{quantity.show(after)} instead of {quantity.show(before)} ({times})"
+
+
+def verification(result: Result) -> str:
+    """Whether the library computes what was searched."""
+    check = result.verification
+    counts = f"{check.images:,} images, {check.different_logits:,} of {check.logits:,} logits differ"
+    if check.different_logits:
+        return f"Verification failed: {counts} from the reference interpreter's. Do not use this library."
+    return f"Verified: {counts} from the reference interpreter's."
+
+
+def method(task: Task) -> list[tuple[str, str]]:
+    """How the numbers were obtained, as pairs of a topic and what is to be said about it."""
+    facts = [("Trials", _trials(task))] if task.studies else []
+    if (result := task.result) is None:
+        return facts
+    facts = [
+        ("Goal", result.goal),
+        ("Images", _splits(result)),
+        ("Winner", _selection(result)),
+        *facts,
+        ("Fine-tuning", f"{result.finetuning_epochs:g} epochs, in the program's own integer arithmetic"),
+        ("Latency", _latency(result)),
+        ("Energy", result.energy_source or "no energy model for this device"),
+        ("Intervals", "95 % Wilson score intervals of each accuracy by itself; all networks saw the same test images"),
+        ("Device", f"{result.device}, instruction set {result.target}, compiled by {result.compiler}"),
+        ("Versions", _pairs(result.versions.items())),
+        ("SHA-256", _pairs((name, value[:16]) for name, value in result.hashes.items())),
+        *(("Note", note) for note in result.notes),
+    ]
+    if not result.finetuning_epochs:
+        facts = [fact for fact in facts if fact[0] != "Fine-tuning"]
+    return facts
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(pairs))
+
+
+def _splits(result: Result) -> str:
+    sizes = result.splits
+    text = (
+        f"{sizes.search:,} for the search, {sizes.selection:,} to select the winner, {sizes.test:,} for this report's "
+        "accuracies; the three are disjoint. "
+    )
+    if sizes.carved_from == "train":
+        return text + "The first two come from the official training images and were not trained on."
+    return text + (
+        "The weights are public and know the training images by heart, so the first two were carved out of the "
+        "official test images: the test accuracies here are on the rest of them."
+    )
+
+
+def _selection(result: Result) -> str:
+    chosen = result.selection
+    return (
+        f"trial {chosen.trial} of {chosen.searcher} with seed {chosen.seed}: {percent(chosen.search_accuracy)} on the "
+        f"search images; on the selection images, the best of {chosen.candidates} candidates with "
+        f"{percent(chosen.selection_accuracy)}, which flatters it; the test images were used once, here"
+    )
+
+
+def _trials(task: Task) -> str:
+    total = sum(len(study.trials) for study in task.studies)
+    failed = sum(study.failed for study in task.studies)
+    studies = ", ".join(f"{study.searcher} (seed {study.seed}): {len(study.trials)}" for study in task.studies)
+    return f"{total:,} evaluated policies, {failed:,} of them failed. {studies}"
+
+
+def _latency(result: Result) -> str:
+    text = f"predicted: {result.latency_source}"
+    if result.interpolated:
+        names = ", ".join(result.interpolated)
+        text += f"; not in the table and therefore interpolated: {names}"
+    timing = result.delivered.measured
+    if timing is None:
+        return text + "; not measured"
+    return text + (
+        f"; measured: the compiled library on one image at a time, median of {timing.repeats} runs, the middle half "
+        f"of which took {digits(timing.lower_ms)} to {digits(timing.upper_ms)} ms"
+    )
+
+
+def pareto_caption(data: ParetoFigure) -> str:
+    """What the reader of the front sees, and what is left out of it."""
+    text = (
+        "Every trial is a small mark, and each line joins the trials of one searcher that none of its others beats. "
+        "All accuracies here are on the search images, so that trials and networks can be compared; the best of many "
+        "trials is flattered by luck. The table above has the test accuracies."
+    )
+    return text + (f" {data.hidden} trials lie below the axis and are not shown." if data.hidden else "")
+
+
+def learning_caption(data: LearningFigure) -> str:
+    """How the curves are to be read."""
+    seeds = max(curve.seeds for curve in data.curves)
+    text = "The best reward found so far"
+    text += ", mean over seeds, with a band from the lowest seed to the highest." if seeds > 1 else "."
+    return text + (f" {data.failed} failed trials are left out." if data.failed else "")
+
+
+def next_steps(task: Task, run_folder: Path) -> list[tuple[str, str]]:
+    """Commands and code that go on from here, as pairs of what for and how."""
+    if (result := task.result) is None:
+        return []
+    winner = str(task.winner_folder.relative_to(run_folder))
+    artifact = str(task.winner_folder.relative_to(run_folder) / result.artifact)
+    check = shlex.join(["automc", "verify", artifact, "--env", task.environment])
+    build = shlex.join(["automc", "compile", winner, "--target", "portable", "--out", "portable"])
+    return [
+        ("Verify the library again on this machine (from the run's folder)", check),
+        ("Build it for another target", build),
+        ("Use it from Python", _PYTHON.format(artifact=artifact)),
+    ]
+
+
+_PYTHON = """\
+from pathlib import Path
+from automc.compiler.artifact import open_artifact
+
+library = open_artifact(Path({artifact!r})).load()
+logits = library.run(pixels)  # uint8, images x height x width x channels"""

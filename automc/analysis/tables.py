@@ -1,0 +1,136 @@
+"""A run's comparison and front as tables: text for the page and for LaTeX, plain numbers for CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automc.analysis.pareto import pareto_front
+from automc.analysis.runs import Run, Task, read_run
+from automc.analysis.stats import wilson_interval
+from automc.analysis.units import QUANTITIES, digits, percent
+from automc.files import write_atomic
+from automc.search.result import Result, Row
+
+MISSING = "—"
+_COSTS = tuple(QUANTITIES)
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MISSING: "--"}
+)
+
+COMPARISON_HEAD = (
+    "network",
+    "test accuracy",
+    "95 % interval",
+    "predicted latency (ms)",
+    "measured latency (ms)",
+    *(QUANTITIES[name].label for name in _COSTS if name != "latency_ms"),
+)
+
+
+def comparison_table(result: Result) -> list[tuple[str, ...]]:
+    """One line of text a row of the result, under `COMPARISON_HEAD`; what does not exist is a dash."""
+    return [_texts(row) for row in result.rows]
+
+
+def _texts(row: Row) -> tuple[str, ...]:
+    interval = wilson_interval(row.correct, row.images)
+    costs = (_cost(row, name) for name in _COSTS)
+    measured = MISSING if row.measured is None else digits(row.measured.median_ms)
+    latency, *others = costs
+    bounds = f"{100 * interval.lower:.2f} to {100 * interval.upper:.2f} %"
+    return (row.label, percent(row.accuracy), bounds, latency, measured, *others)
+
+
+def _cost(row: Row, name: str) -> str:
+    value = getattr(row, name)
+    return MISSING if value is None else digits(value / QUANTITIES[name].divisor)
+
+
+def write_tables(run_folder: Path) -> list[Path]:
+    """Write `comparison.csv`, `comparison.tex` and `front.csv` into a run's folder `tables`; the paths written.
+
+    The CSV files hold plain numbers in the units that their heads name; only tables that have a row are written.
+    Raises as `read_run`.
+    """
+    run = read_run(run_folder)
+    delivered = [(task.environment, task.result) for task in run.tasks if task.result is not None]
+    contents = {
+        "comparison.csv": _csv([_record(name, row) for name, result in delivered for row in result.rows]),
+        "comparison.tex": "\n".join(_tabular(name, result) for name, result in delivered),
+        "front.csv": _csv(list(_front(run))),
+    }
+    written = [run_folder / "tables" / name for name, content in contents.items() if content]
+    for path in written:
+        write_atomic(path, contents[path.name])
+    return written
+
+
+def _csv(records: list[dict[str, Any]]) -> str:
+    import pandas
+
+    return str(pandas.DataFrame(records).to_csv(index=False, lineterminator="\n")) if records else ""
+
+
+def _record(environment: str, row: Row) -> dict[str, Any]:
+    interval = wilson_interval(row.correct, row.images)
+    return {
+        "environment": environment,
+        "network": row.label,
+        "accuracy": row.accuracy,
+        "accuracy_lower": interval.lower,
+        "accuracy_upper": interval.upper,
+        "test_images": row.images,
+        "measured_latency_ms": None if row.measured is None else row.measured.median_ms,
+        **{name: getattr(row, name) for name in _COSTS},
+    }
+
+
+def _front(run: Run) -> Iterator[dict[str, Any]]:
+    """The trials of each environment that no other trial beats, over the cost that its figure is drawn over."""
+    for task in run.tasks:
+        trials = _complete_trials(task)
+        if not trials:
+            continue
+        cost = np.array([trial[task.cost_metric] for trial in trials], np.float64)
+        front = pareto_front(cost, np.array([trial["accuracy"] for trial in trials], np.float64))
+        yield from (trials[index] for index in front)
+
+
+def _complete_trials(task: Task) -> list[dict[str, Any]]:
+    """Every complete trial with its accuracy and costs, in the order of searcher, seed and number."""
+    records = []
+    for studies in task.by_searcher.values():
+        for study in studies:
+            columns = {name: study.column(name) for name in ("reward", "accuracy", *_COSTS)}
+            known = np.isfinite(columns["accuracy"]) & np.isfinite(columns[task.cost_metric])
+            for number in np.flatnonzero(known):
+                place = {"environment": task.environment, "searcher": study.searcher, "seed": study.seed}
+                numbers = {name: float(values[number]) for name, values in columns.items()}
+                policy = study.trials["policy"].iloc[number].model_dump_json()
+                records.append({**place, "trial": int(number), **numbers, "policy": policy})
+    return records
+
+
+def _tabular(environment: str, result: Result) -> str:
+    """A LaTeX `tabular` for the booktabs package."""
+    lines = [_latex_line(texts) for texts in comparison_table(result)]
+    columns = "l" + "r" * (len(COMPARISON_HEAD) - 1)
+    body = "\n".join(lines)
+    return (
+        f"% {_latex(environment)}\n\\begin{{tabular}}{{{columns}}}\n"
+        f"\\toprule\n{_latex_line(COMPARISON_HEAD)}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    )
+
+
+def _latex_line(texts: tuple[str, ...]) -> str:
+    return " & ".join(map(_latex, texts)) + r" \\"
+
+
+def _latex(text: str) -> str:
+    """The text on one line, every character that LaTeX would obey made visible."""
+    return " ".join(text.split()).translate(_LATEX)
