@@ -4,4 +4,8 @@
 >>> environment = gymnasium.make("automc:automc/resnet8_digits-v0")
 """
 
+from automc.environment.registration import register_environments
+
 __version__ = "0.1.0"
+
+register_environments()

@@ -9,7 +9,8 @@ import numpy as np
 from torch import nn
 
 from automc.compression.policy import Policy
-from automc.cost.kernels import KernelPlan
+from automc.cost.kernels import KernelPlan, kernels_of
+from automc.cost.table import Header, LatencyTable, Row
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
 from automc.environment.space import SearchSpace
@@ -25,9 +26,13 @@ JOINT = SearchSpaceSpec(
 )
 
 
-def tiny_network(seed: int = 0) -> Network:
-    """Three convolutions of which two meet in a sum, a pool and a dense layer: 8x8 grey images to 3 classes."""
-    random = np.random.default_rng(seed)
+def tiny_network(width: int = 1) -> Network:
+    """Three convolutions of which two meet in a sum, a pool and a dense layer: 8x8 grey images to 3 classes.
+
+    `width` multiplies the channels.
+    """
+    random = np.random.default_rng(0)
+    few, many = 4 * width, 8 * width
 
     def conv(name, source, shape, inputs, kernel, **rest):
         weight = random.normal(0, 0.5, (shape[0], inputs, kernel, kernel)).astype(np.float32)
@@ -35,16 +40,16 @@ def tiny_network(seed: int = 0) -> Network:
 
     layers = (
         Input("image", (), (1, 8, 8)),
-        conv("a", "image", (4, 8, 8), 1, 3, padding=(1, 1), activation="relu"),
-        conv("b", "a", (8, 4, 4), 4, 3, stride=(2, 2), padding=(1, 1), activation="relu"),
-        conv("c", "b", (8, 4, 4), 8, 3, padding=(1, 1)),
-        Add("sum", ("b", "c"), (8, 4, 4), activation="relu"),
-        Pool("pool", ("sum",), (8, 1, 1), kind="mean", kernel=(4, 4), stride=(4, 4)),
-        conv("dense", "pool", (3, 1, 1), 8, 1),
+        conv("a", "image", (few, 8, 8), 1, 3, padding=(1, 1), activation="relu"),
+        conv("b", "a", (many, 4, 4), few, 3, stride=(2, 2), padding=(1, 1), activation="relu"),
+        conv("c", "b", (many, 4, 4), many, 3, padding=(1, 1)),
+        Add("sum", ("b", "c"), (many, 4, 4), activation="relu"),
+        Pool("pool", ("sum",), (many, 1, 1), kind="mean", kernel=(4, 4), stride=(4, 4)),
+        conv("dense", "pool", (3, 1, 1), many, 1),
     )
     groups = (
-        Group("a", 4, {"a": np.arange(4)}),
-        Group("b", 8, {"b": np.arange(8), "c": np.arange(8)}),
+        Group("a", few, {"a": np.arange(few)}),
+        Group("b", many, {"b": np.arange(many), "c": np.arange(many)}),
         Group("dense", 3, {"dense": np.arange(3)}, reason="it writes the network's result"),
     )
     group_of = {"a": 0, "b": 1, "c": 1, "sum": 1, "pool": 1, "dense": 2}
@@ -82,17 +87,15 @@ class FormulaPricing:
         return FormulaCost(0.001 + work * 1e-6, work * 1e-7, math.ceil(size / 8), macs)
 
 
-def tiny_problem(
-    goal: GoalSpec | None = None, space: SearchSpaceSpec = JOINT, pricing=None, images: int = 6
-) -> Problem:
+def tiny_problem(goal: GoalSpec | None = None, space: SearchSpaceSpec = JOINT, pricing=None, width: int = 1) -> Problem:
     """A problem of ten decisions; its module is a placeholder, as nothing is computed with it."""
-    network = tiny_network()
+    network = tiny_network(width)
     random = np.random.default_rng(0)
 
     def some() -> Images:
-        return Images(random.integers(0, 256, (images, 8, 8, 1), dtype=np.uint8), random.integers(0, 3, images))
+        return Images(random.integers(0, 256, (6, 8, 8, 1), dtype=np.uint8), random.integers(0, 3, 6))
 
-    data = DataSpec(name="random", search=images, selection=images, calibration=images)
+    data = DataSpec(name="random", search=6, selection=6, calibration=6)
     return Problem(
         name="tiny",
         spec=EnvironmentSpec(description="for tests", network="tiny", data=data, goal=goal or GoalSpec()),
@@ -134,3 +137,13 @@ def formula_outcome(problem: Problem, policy: Policy) -> Outcome:
     """The formula's metrics as an environment's `evaluate` answers them."""
     metrics = formula_metrics(problem, policy)
     return Outcome(metrics.to_record(), problem.reward(metrics))
+
+
+def macs_table(network: Network) -> LatencyTable:
+    """A latency table by a formula: `network`'s kernels, whole and at a quarter of the channels, take their work."""
+    prunable = [group.name for group in network.groups if group.prunable]
+    policies = [Policy(keep_ratio=dict.fromkeys(prunable, ratio)) for ratio in (0.25, 1.0)]
+    kernels = sorted({kernel for policy in policies for kernel in kernels_of(network, policy)})
+    rows = tuple(Row(kernel, 1e-6 * kernel.work + 1e-4, 0.0, 9, "simulated") for kernel in kernels)
+    header = Header("paper", "none", "portable", "none", "none", "2026-01-01")
+    return LatencyTable(header, None, rows)

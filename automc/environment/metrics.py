@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from automc.errors import EvaluationFailed
@@ -38,6 +38,10 @@ class Metrics:
         if faults:
             raise EvaluationFailed("; ".join(faults))
 
+    def with_notes(self, notes: tuple[str, ...]) -> Self:
+        """The same numbers with further `notes`."""
+        return replace(self, notes=self.notes + notes)
+
     def to_record(self) -> dict[str, Any]:
         """The metrics as plain data for JSON."""
         return asdict(self) | {"notes": list(self.notes)}
@@ -58,3 +62,8 @@ class Outcome:
     metrics: Mapping[str, Any]
     reward: float
     reason: str = ""
+
+    @classmethod
+    def failed(cls, reason: str) -> Self:
+        """The answer to a policy that could not be judged: less than a useful policy earns under any goal."""
+        return cls({}, -1.0, reason)

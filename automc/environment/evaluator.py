@@ -1,0 +1,117 @@
+"""`Evaluator`: a policy to its metrics, through the very Program that would be compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automc.compiler.memory import plan_memory
+from automc.compression.executor import Executor
+from automc.compression.policy import Policy
+from automc.compression.program import Program
+from automc.environment.metrics import Metrics, Outcome
+from automc.environment.problem import Problem
+from automc.errors import EvaluationFailed
+from automc.network.datasets import Images
+from automc.network.training import normalise
+
+Split = Literal["search", "selection"]
+Fidelity = Literal["independent", "sequential"]
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What the dense network answers on one split."""
+
+    logits: NDArray[np.float32]
+    accuracy: float
+
+
+class Evaluator:
+    """Judges policies of one problem: a pure function with a memory.
+
+    `fidelity` says how a policy becomes a Program: `independent` repairs each layer on the dense network's inputs
+    and is fast, `sequential` on what the compressed layers before it deliver.
+    """
+
+    def __init__(self, problem: Problem, fidelity: Fidelity = "independent") -> None:
+        self.problem = problem
+        self.fidelity = fidelity
+        self._known: dict[tuple[str, Split], Metrics] = {}
+        self._references: dict[Split, _Reference] = {}
+
+    def program(self, policy: Policy) -> Program:
+        """The Program of a policy, at this evaluator's fidelity."""
+        preparation = self.problem.preparation
+        return preparation.program(policy) if self.fidelity == "independent" else preparation.sequential(policy)
+
+    def evaluate(self, policy: Policy, split: Split = "search") -> Metrics:
+        """What the policy's Program answers on the images of `split`, and what it costs.
+
+        Raises `PolicyError` for a policy that does not fit the network, `EvaluationFailed` where a metric is not
+        finite.
+        """
+        normalised = policy.normalised(self.problem.network)
+        key = normalised.fingerprint(), split
+        if key not in self._known:
+            self._known[key] = self.judge(self.program(normalised), normalised, split)
+        return self._known[key].with_notes(_rounded(policy, normalised))
+
+    def judge(self, program: Program, policy: Policy, split: Split = "search") -> Metrics:
+        """The metrics of a given Program of `policy`, as of one that was fine-tuned."""
+        images, reference = self._images(split), self._reference(split)
+        logits = Executor(program).run(images.pixels)
+        accuracy = _accuracy(logits, images)
+        cost = self.problem.cost(policy)
+        return Metrics(
+            accuracy=accuracy,
+            accuracy_loss=reference.accuracy - accuracy,
+            logit_error=float(np.square(logits.astype(np.float64) - reference.logits).mean()),
+            latency_ms=cost.latency_ms,
+            energy_mj=cost.energy_mj,
+            size_bytes=cost.size_bytes,
+            peak_memory_bytes=plan_memory(program, self.problem.target),
+            macs=cost.macs,
+            notes=tuple(f"latency of {layer} is interpolated" for layer in cost.interpolated),
+        )
+
+    def outcome(self, policy: Policy) -> Outcome:
+        """The metrics on the search split with the goal's reward, or the reason why there are none."""
+        try:
+            metrics = self.evaluate(policy)
+        except EvaluationFailed as failure:
+            return Outcome.failed(str(failure))
+        return Outcome(metrics.to_record(), self.problem.reward(metrics))
+
+    def _images(self, split: Split) -> Images:
+        return self.problem.splits.search if split == "search" else self.problem.splits.selection
+
+    def _reference(self, split: Split) -> _Reference:
+        if split not in self._references:
+            images = self._images(split)
+            logits = self._dense_logits(images)
+            self._references[split] = _Reference(logits, _accuracy(logits, images))
+        return self._references[split]
+
+    @torch.inference_mode()
+    def _dense_logits(self, images: Images) -> NDArray[np.float32]:
+        network, module = self.problem.network, self.problem.module
+        batches = (images.pixels[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        return np.concatenate([module(normalise(batch, network.mean, network.std)).numpy() for batch in batches])
+
+
+def _accuracy(logits: NDArray[np.float32], images: Images) -> float:
+    return float((logits.argmax(1) == images.labels).mean())
+
+
+def _rounded(asked: Policy, normalised: Policy) -> tuple[str, ...]:
+    return tuple(
+        f"keep_ratio of {group} is {kept:g} in whole channels, not {asked.keep_ratio[group]:g}"
+        for group, kept in normalised.keep_ratio.items()
+        if group in asked.keep_ratio and asked.keep_ratio[group] != kept
+    )

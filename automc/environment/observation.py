@@ -1,0 +1,168 @@
+"""What an agent sees before each decision: relative features in AMC's manner, of one length for every network."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automc.environment.problem import Problem, replaced
+from automc.environment.space import KINDS, Decision
+from automc.environment.walk import Walk
+from automc.errors import ConfigError
+from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Pool
+
+MAX_CHOICES = 16  # values shown; part of the features' length, so the same for every search space
+_LAYER_KINDS = ("input", "convolution", "depthwise", "dense", "sum", "concatenation", "pool")
+_SIZES = ("input_channels", "output_channels", "pixels", "kernel", "stride", "weights", "macs")
+
+STATIC_FEATURES = (
+    *(f"asks_{kind}" for kind in KINDS),
+    *(f"is_{kind}" for kind in _LAYER_KINDS),
+    "position",
+    *(f"log_{size}" for size in _SIZES),  # relative to the network's largest
+    "macs_share",  # of the dense network's MACs, in this layer
+    "macs_left",  # ... in all layers after it
+    "saving",  # of the dense cost, if this decision alone compresses most
+    "budget",  # the limits as a share of the dense cost
+    *(f"choice_{index}" for index in range(MAX_CHOICES)),
+)
+WALK_FEATURES = (
+    "least_cost",  # of what is chosen with the smallest rest, as a share of the dense cost
+    "most_cost",  # ... with the largest rest
+    "kept_inputs",  # the share of the layer's input channels that remains
+    "kept_outputs",
+    "previous_choice",
+    *(f"previous_{kind}" for kind in KINDS),
+)
+FEATURES = STATIC_FEATURES + WALK_FEATURES
+
+
+class Observer:
+    """Turns the state of a walk into `len(FEATURES)` float32 in [-1, 1].
+
+    State after He et al. 2018 (AMC), section 3.1, with cost shares beside MACs and the values of the choices.
+    Raises `ConfigError` where a decision has more than `MAX_CHOICES` choices.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._space = problem.space
+        if self._space.most_choices > MAX_CHOICES:
+            raise ConfigError(
+                f"a decision may have at most {MAX_CHOICES} choices. Got {self._space.most_choices} instead."
+            )
+        self._dense = problem.limits.ratio(problem.dense_cost)
+        self._static = self._static_features()
+        self._kept = [_kept_shares(problem, problem.network[asked.layer]) for asked in self._space.decisions]
+
+    def observe(self, walk: Walk) -> NDArray[np.float32]:
+        """The features before the next decision; after the last, those of the last with the walk's final costs."""
+        position = min(len(walk.chosen), len(self._space.decisions) - 1)
+        features = np.concatenate([self._static[position], self._walk_features(walk, position)])
+        return np.asarray(np.clip(features, -1, 1), np.float32)
+
+    def _walk_features(self, walk: Walk, position: int) -> list[float]:
+        decisions, chosen = self._space.decisions, walk.chosen
+        values = [
+            _scaled(decision, decision.choices[index]) for decision, index in zip(decisions, chosen, strict=False)
+        ]
+        previous = dict.fromkeys(KINDS, 1.0)
+        ratios = {}
+        for decision, value in zip(decisions, values, strict=False):
+            previous[decision.kind] = value
+            if decision.kind == "keep_ratio":
+                ratios[decision.name] = value
+        return [
+            self._share(chosen + self._space.smallest()[len(chosen) :]),
+            self._share(chosen + self._space.largest()[len(chosen) :]),
+            *(_share_kept(groups, ratios) for groups in self._kept[position]),
+            values[-1] if values else 1.0,
+            *previous.values(),
+        ]
+
+    def _share(self, choices: tuple[int, ...]) -> float:
+        problem = self._problem
+        return problem.limits.ratio(problem.cost_of(choices)) / self._dense
+
+    def _static_features(self) -> NDArray[np.float64]:
+        network, decisions = self._problem.network, self._space.decisions
+        sizes = {
+            layer.name: _sizes(layer, network[layer.inputs[0]] if layer.inputs else layer) for layer in network.layers
+        }
+        largest = np.maximum(np.max([*sizes.values()], axis=0), 1.0)
+        done = {}
+        total = 0
+        for layer in network.layers:
+            total += layer.macs if isinstance(layer, Conv) else 0
+            done[layer.name] = total
+        whole = self._share(self._space.largest())
+        rows = []
+        for position, decision in enumerate(decisions):
+            layer = network[decision.layer]
+            macs = layer.macs if isinstance(layer, Conv) else 0
+            values = [_scaled(decision, choice) for choice in decision.choices]
+            rows.append(
+                [
+                    *(float(decision.kind == kind) for kind in KINDS),
+                    *(float(_kind(layer) == kind) for kind in _LAYER_KINDS),
+                    position / max(1, len(decisions) - 1),
+                    *(np.log1p(sizes[layer.name]) / np.log1p(largest)),
+                    macs / network.macs,
+                    1 - done[layer.name] / network.macs,
+                    whole - self._share(replaced(self._space.largest(), position, 0)),
+                    1 / self._dense,
+                    *values,
+                    *[0.0] * (MAX_CHOICES - len(values)),
+                ]
+            )
+        return np.array(rows)
+
+
+def _scaled(decision: Decision, choice: float) -> float:
+    return choice if decision.kind == "keep_ratio" else choice / 8
+
+
+def _kind(layer: Layer) -> str:
+    match layer:
+        case Conv():
+            return "depthwise" if layer.is_depthwise else "dense" if layer.is_dense else "convolution"
+        case Input():
+            return "input"
+        case Add():
+            return "sum"
+        case Concat():
+            return "concatenation"
+    return "pool"
+
+
+def _sizes(layer: Layer, source: Layer) -> NDArray[np.float64]:
+    """The numbers that `_SIZES` names."""
+    kernel, stride, weights, macs = 1, 1, 0, 0
+    if isinstance(layer, Conv | Pool):
+        kernel, stride = math.prod(layer.kernel), math.prod(layer.stride)
+    if isinstance(layer, Gather):
+        stride = layer.stride**2
+    if isinstance(layer, Conv):
+        weights, macs = layer.weight.size, layer.macs
+    channels, height, width = layer.shape
+    return np.array([source.shape[0], channels, height * width, kernel, stride, weights, macs], np.float64)
+
+
+def _kept_shares(problem: Problem, layer: Layer) -> tuple[dict[str, float], dict[str, float]]:
+    """For what a layer reads and what it writes: the share of channels that belongs to each group."""
+    return _groups(problem, layer.inputs[0] if layer.inputs else layer.name), _groups(problem, layer.name)
+
+
+def _groups(problem: Problem, tensor: str) -> dict[str, float]:
+    owners = problem.network.channel_slots[tensor][:, 0]
+    return {
+        group.name: float((owners == position).mean())
+        for position, group in enumerate(problem.network.groups)
+        if (owners == position).any()
+    }
+
+
+def _share_kept(groups: dict[str, float], ratios: dict[str, float]) -> float:
+    return 1 - sum(share * (1 - ratios.get(group, 1.0)) for group, share in groups.items())

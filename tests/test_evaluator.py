@@ -1,0 +1,169 @@
+"""Metrics are those of the very Program that would be compiled, whatever was evaluated before."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from automc.compression.executor import Executor
+from automc.compression.interpreter import interpret
+from automc.compression.policy import Policy, Uniform
+from automc.environment.evaluator import Evaluator
+from automc.environment.loading import build_problem
+from automc.environment.problem import Problem
+from automc.errors import DataError, InfeasibleBudget, PolicyError, UnsupportedLayer
+from automc.network.datasets import load_dataset
+from automc.network.trace import trace
+from automc.network.training import normalise
+from automc.schema import DataSpec, EnvironmentSpec, GoalSpec
+from tests.problems import JOINT, macs_table
+
+
+def small_module(classes: int = 10) -> nn.Module:
+    layers = (nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, classes))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, 0, 0.5, generator=generator)
+    return module
+
+
+def small_problem(module: nn.Module | None = None, goal: GoalSpec | None = None, **data) -> Problem:
+    dataset = load_dataset("digits")
+    module = module or small_module()
+    sizes = {"search": 60, "selection": 40, "calibration": 64} | data
+    spec = EnvironmentSpec(
+        description="", network="small", data=DataSpec(name="digits", **sizes), goal=goal or GoalSpec()
+    )
+    table = macs_table(trace(small_module(), (1, 8, 8), dataset.mean, dataset.std, "small"))
+    return build_problem("small", spec, module, dataset, space=JOINT, table=table)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    torch.set_num_threads(1)
+    return small_problem()
+
+
+def dense_logits(problem: Problem, pixels) -> np.ndarray:
+    with torch.no_grad():
+        return problem.module(normalise(pixels, problem.network.mean, problem.network.std)).numpy()
+
+
+@pytest.mark.parametrize("fidelity", ["independent", "sequential"])
+@pytest.mark.parametrize("split", ["search", "selection"])
+def test_metrics_are_what_the_interpreter_computes(problem, fidelity, split):
+    evaluator = Evaluator(problem, fidelity)
+    policy = problem.space.policy(tuple(len(decision.choices) // 2 for decision in problem.space.decisions))
+    metrics = evaluator.evaluate(policy, split)
+    images = getattr(problem.splits, split)
+    program = getattr(problem.preparation, {"independent": "program", "sequential": "sequential"}[fidelity])(policy)
+    logits, dense = interpret(program, images.pixels), dense_logits(problem, images.pixels)
+    right, dense_right = ((answer.argmax(1) == images.labels).mean() for answer in (logits, dense))
+    assert metrics.accuracy == right
+    assert metrics.accuracy_loss == dense_right - right
+    assert metrics.logit_error == pytest.approx(((logits - dense) ** 2).mean(), rel=1e-4)
+    cost = problem.cost(policy)
+    assert (metrics.latency_ms, metrics.size_bytes, metrics.macs) == (cost.latency_ms, cost.size_bytes, program.macs())
+    assert metrics.peak_memory_bytes > 0
+
+
+def test_fewer_bits_lose_more(problem):
+    evaluator = Evaluator(problem)
+    layers = [layer.name for layer in problem.network.convs]
+
+    def error(bits):
+        weights = {name: Uniform(weight_bits=bits) for name in layers}
+        return evaluator.evaluate(Policy(weights=weights)).logit_error
+
+    spread = dense_logits(problem, problem.splits.search.pixels).var()
+    assert error(8) < 0.01 * spread
+    assert error(8) < error(4) < error(2)
+
+
+def test_an_evaluation_depends_on_its_policy_alone(problem):
+    first, second = problem.space.policy(problem.space.smallest()), Policy()
+    evaluator, other = Evaluator(problem), Evaluator(small_problem())
+    states = torch.get_rng_state(), np.random.get_state()[1].tobytes()
+    forward = [evaluator.evaluate(first), evaluator.evaluate(second)]
+    backward = [other.evaluate(second), other.evaluate(first)]
+    assert forward == backward[::-1]
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tobytes() == states[1]
+
+
+def test_a_policy_is_computed_once(problem, monkeypatch):
+    runs = []
+    real = Executor.run
+    monkeypatch.setattr(Executor, "run", lambda self, pixels: runs.append(1) or real(self, pixels))
+    evaluator = Evaluator(problem)
+    whole = {"keep_ratio": {group.name: 1.0 for group in problem.network.groups if group.prunable}}
+    assert evaluator.evaluate(Policy()) == evaluator.evaluate(Policy(**whole))
+    evaluator.evaluate(Policy(), "selection")
+    assert len(runs) == 2
+
+
+def test_roundings_and_interpolations_are_noted(problem):
+    name = problem.network.groups[0].name
+    metrics = Evaluator(problem).evaluate(Policy(keep_ratio={name: 0.6}))
+    assert f"keep_ratio of {name} is 0.625 in whole channels, not 0.6" in metrics.notes
+    assert f"latency of {name} is interpolated" in metrics.notes
+    assert Evaluator(problem).evaluate(Policy()).notes == ()
+
+
+def test_a_policy_of_another_network_is_refused(problem):
+    with pytest.raises(PolicyError, match="small has no 'layer9'"):
+        Evaluator(problem).evaluate(Policy(keep_ratio={"layer9": 0.5}))
+
+
+def test_logits_that_are_not_finite_fail_the_trial_with_the_reason(problem, monkeypatch):
+    broken = lambda self, pixels: np.full((len(pixels), 10), np.nan, np.float32)  # noqa: E731
+    monkeypatch.setattr(Executor, "run", broken)
+    outcome = Evaluator(problem).outcome(Policy())
+    assert outcome.reason == "logit_error is nan"
+    assert outcome.metrics == {}
+    assert outcome.reward == -1.0
+
+
+def test_an_outcome_carries_metrics_and_the_goals_reward(problem):
+    evaluator = Evaluator(problem)
+    outcome = evaluator.outcome(Policy())
+    assert outcome.metrics == evaluator.evaluate(Policy()).to_record()
+    assert outcome.reward == outcome.metrics["accuracy"]
+
+
+def test_calibration_images_are_in_no_other_split(problem):
+    calibration = {image.tobytes() for image in problem.calibration_pixels}
+    assert len(problem.calibration_pixels) == 64
+    for images in (problem.splits.search, problem.splits.selection, problem.splits.test):
+        assert not calibration & {image.tobytes() for image in images.pixels}
+
+
+def test_identity_changes_with_what_it_names(problem):
+    same = small_problem().identity
+    assert same == problem.identity
+    other = small_module()
+    with torch.no_grad():
+        other[0].bias[0] += 1
+    assert {name for name, value in small_problem(other).identity.items() if value != same[name]} == {"weights"}
+    changed = {name for name, value in small_problem(search=61).identity.items() if value != same[name]}
+    assert changed == {"environment", "images"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"module": small_module(7)}, DataError, "small answers 7 logits, but digits has 10 classes"),
+        ({"search": 1290}, DataError, "ask for 1290 \\+ 40 images, but the train part of digits has 1297"),
+        ({"calibration": 2000}, DataError, "asks for 2000 images, but 1197 training images of digits remain"),
+        (
+            {"goal": GoalSpec(limits={"latency_ms": "0.1%"})},
+            InfeasibleBudget,
+            "small: no policy of the search space keeps",
+        ),
+        ({"module": nn.Sequential(nn.Flatten(), nn.Softplus(), nn.Linear(64, 10))}, UnsupportedLayer, "Softplus"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(settings, error, message):
+    with pytest.raises(error, match=message):
+        small_problem(**settings)

@@ -1,0 +1,84 @@
+"""Every file of `envs/` can be made by Gymnasium, whichever is imported first, and costs nothing where it is unused."""
+
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from safetensors.torch import save_file
+
+from automc import catalog
+from automc.cost.table import write_table
+from automc.environment.environment import CompressionEnv
+from automc.errors import ConfigError, NameNotFound, WeightsError
+from automc.network import datasets
+from automc.network.trace import trace
+from automc.network.zoo import build_network
+from automc.schema import EnvironmentSpec, read_spec
+from tests.problems import macs_table
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """`gymnasium.make` with random weights, a made-up device, and random pixels where a data set is not shipped."""
+
+    def noise() -> datasets.Dataset:
+        random = np.random.default_rng(0)
+        images = datasets.Images(
+            random.integers(0, 256, (6000, 32, 32, 3), dtype=np.uint8), random.integers(0, 10, 6000)
+        )
+        names = tuple("abcdefghij")
+        return datasets.Dataset("cifar10", names, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), images, images.take(slice(0, 9)))
+
+    monkeypatch.setitem(datasets._REGISTRY, "cifar10", noise)
+    monkeypatch.setenv("AUTOMC_PATH", str(tmp_path))
+
+    def make(name: str, **settings):
+        spec = read_spec(EnvironmentSpec, catalog.find("envs", name))
+        dataset = datasets.load_dataset(spec.data.name)
+        _, height, width, channels = dataset.train.pixels.shape
+        module = build_network(spec.network, len(dataset.classes), channels)
+        network = trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network)
+        write_table(macs_table(network), tmp_path / "latency_tables" / "paper.csv")
+        save_file(module.state_dict(), tmp_path / "weights.safetensors")
+        settings = {"weights": tmp_path / "weights.safetensors", "overrides": ("device=paper",)} | settings
+        return gymnasium.make(f"automc:automc/{name}-v0", **settings)
+
+    return make
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (catalog.own_folder() / "envs").glob("*.yaml")])
+def test_every_file_of_envs_keeps_the_contracts(make, name):
+    from stable_baselines3.common.env_checker import check_env as check_env_of_stable_baselines
+
+    torch.set_num_threads(1)
+    made = make(name)
+    assert isinstance(made.unwrapped, CompressionEnv)
+    check_env(made.unwrapped, skip_render_check=True)
+    check_env_of_stable_baselines(made.unwrapped)
+
+
+def test_what_an_environment_lacks_is_said_before_any_work(make, tmp_path):
+    with pytest.raises(WeightsError, match="cannot read weights from"):
+        make("resnet8_digits", weights=tmp_path / "absent.safetensors")
+    with pytest.raises(NameNotFound, match=r"no 'papyr' in latency_tables/\. Did you mean 'paper'"):
+        make("resnet8_digits", overrides=("device=papyr",))
+    with pytest.raises(ConfigError, match=r"unknown field 'data\.serach'"):
+        make("resnet8_digits", overrides=("data.serach=3",))
+
+
+@pytest.mark.parametrize("first", ["import automc; import gymnasium", "import gymnasium; import automc"])
+def test_either_may_be_imported_first(first):
+    code = f"{first}; print(gymnasium.spec('automc/resnet8_digits-v0').kwargs)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "{'name': 'resnet8_digits'}\n"
+    assert done.stderr == ""
+
+
+def test_the_package_alone_imports_nothing_heavy():
+    code = "import automc, sys; print([name for name in ('gymnasium', 'torch', 'numpy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
