@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from automc.network.graph import Network, Shape
 from automc.network.trace import trace
 
+torch.set_num_threads(1)  # on tensors as small as these, threads would mostly wait for each other
+
 SHAPE: Shape = (1, 8, 8)
 MEAN, STD = (0.305,), (0.376,)
 
@@ -32,7 +34,7 @@ def randomise(module: nn.Module, seed: int) -> None:
             uniform(part.weight, -1.7 * spread, 1.7 * spread)
             if part.bias is not None:
                 uniform(part.bias, -0.2, 0.2)
-        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and part.running_mean is not None:
             uniform(part.weight, 0.5, 1.5)
             uniform(part.bias, -0.3, 0.3)
             uniform(part.running_mean, -0.3, 0.3)

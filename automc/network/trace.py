@@ -112,7 +112,7 @@ def _check_output(layer: Layer, name: str) -> None:
 def _check_same(logits: Tensor, module: nn.Module, images: Tensor, name: str) -> None:
     expected = module(images.clone()).flatten(1)
     difference = float((logits - expected).abs().max())
-    if difference > _TOLERANCE * float(expected.abs().max()):
+    if not difference <= _TOLERANCE * float(expected.abs().max()):
         raise UnsupportedLayer(
             f"{name}: the traced layers do not compute what the module computes (logits differ by {difference:.3g}). "
             "Does an operation write in place into a tensor that is read again later, or draw random numbers? "
