@@ -49,9 +49,22 @@ class Kernel(NamedTuple):
         return self.weights * self.height * self.width
 
     @property
+    def geometry(self) -> Kernel:
+        """The kernel without its channels, bits and residual."""
+        return self._replace(inputs=0, outputs=0, weight_bits=0, activation_bits=0, residual=False)
+
+    @property
     def work(self) -> int:
         """What its time is roughly proportional to: MACs, or elements touched where there are no weights."""
         return self.macs or self.height * self.width * self.outputs * self.kernel_height * self.kernel_width
+
+
+def partial_sum_growth(weight_bits: int, activation_bits: int) -> int:
+    """How fast sums of products grow, in bits: what decides which instructions a convolution gets.
+
+    At 11 bits and below, 16-bit partial sums take all the products of a window's row, and nothing changes any more.
+    """
+    return max(weight_bits + activation_bits, 11)
 
 
 class Step(NamedTuple):

@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from automc.cost.kernels import Kernel
+from automc.cost.kernels import Kernel, partial_sum_growth
 from automc.cost.table import LatencyTable
 from automc.errors import TableError
 
-Tiles = tuple[int, int]  # (input groups, output panels)
+Tiles = tuple[int, int]  # (steps of input channels, vectors of output channels)
+Bits = tuple[int, int]  # (of weights, of activations)
+Surface = dict[Tiles, float]
 
 
 class Latency(NamedTuple):
@@ -25,22 +27,22 @@ class Latency(NamedTuple):
 class Lookup:
     """The latency of any kernel, from the rows of one table.
 
-    A kernel's time is a staircase in its channels, so distances are counted in tiles: panels of output channels and
-    groups of input channels that the instruction set computes at once. In order of preference:
+    A kernel's time is a staircase in its channels, so distances are counted in tiles: vectors of output channels and
+    steps of neighbouring input values, as the instruction set takes them at once. In order of preference:
 
     1. the row of this kernel;
-    2. rows of the same geometry (all but channels and bits), of the bits nearest to the kernel's, bilinear between the
-       measured tile counts around it; beyond them, in proportion to the work;
+    2. rows of its geometry (all but channels, bits and residual) and of the bits nearest to its own: bilinear between
+       the tile counts around it; where these bits have no rows around it, the surface of other bits that has, times
+       the ratio of the two at the nearest tile counts where both were measured; a residual adds what it adds elsewhere;
     3. the nearest geometry of the same operation, in proportion to the work.
     """
 
     def __init__(self, table: LatencyTable) -> None:
-        self._table = table
+        self._header = table.header
         self._memory: dict[Kernel, Latency] = {row.kernel: Latency(row.latency_ms, False) for row in table.rows}
-        self._surfaces: dict[Kernel, dict[tuple[int, int], dict[Tiles, float]]] = defaultdict(lambda: defaultdict(dict))
+        self._geometries: dict[Kernel, _Geometry] = defaultdict(_Geometry)
         for row in sorted(table.rows, key=lambda row: row.kernel):
-            bits = row.kernel.weight_bits, row.kernel.activation_bits
-            self._surfaces[_geometry(row.kernel)][bits][self._tiles(row.kernel)] = row.latency_ms
+            self._geometries[row.kernel.geometry].add(row.kernel, self._tiles(row.kernel), row.latency_ms)
 
     def __call__(self, kernel: Kernel) -> Latency:
         """Raises `TableError` if the table has no row of this operation at all."""
@@ -50,69 +52,138 @@ class Lookup:
 
     def _estimate(self, kernel: Kernel) -> float:
         geometry = self._nearest_geometry(kernel)
-        surfaces = self._surfaces[geometry]
-        bits = _nearest_bits((kernel.weight_bits, kernel.activation_bits), surfaces)
         pixels = kernel.height * kernel.width * kernel.kernel_height * kernel.kernel_width
         measured_pixels = geometry.height * geometry.width * geometry.kernel_height * geometry.kernel_width
-        return _interpolate(surfaces[bits], self._tiles(kernel)) * pixels / measured_pixels
+        return self._geometries[geometry].estimate(kernel, self._tiles(kernel)) * pixels / measured_pixels
 
     def _nearest_geometry(self, kernel: Kernel) -> Kernel:
-        wanted = _geometry(kernel)
-        if wanted in self._surfaces:
+        wanted = kernel.geometry
+        if wanted in self._geometries:
             return wanted
-        candidates = [geometry for geometry in self._surfaces if geometry.operation == kernel.operation]
+        candidates = [geometry for geometry in self._geometries if geometry.operation == kernel.operation]
         if not candidates:
-            header = self._table.header
             raise TableError(
-                f"the latency table of {header.device} has no row of the operation '{kernel.operation}'; "
-                f"run `automc measure` for target {header.target} with this network to add what is missing"
+                f"the latency table of {self._header.device} has no row of the operation '{kernel.operation}'; "
+                f"run `automc measure` for target {self._header.target} with this network to add what is missing"
             )
         return min(candidates, key=lambda known: _geometry_distance(wanted, known))
 
     def _tiles(self, kernel: Kernel) -> Tiles:
-        header = self._table.header
-        return math.ceil(kernel.inputs / header.input_tile), math.ceil(kernel.outputs / header.output_tile)
+        """Steps along one row of the window, whose pixels' channels are neighbours in memory, and output vectors."""
+        if not kernel.weight_bits:
+            return 1, kernel.outputs
+        outputs = math.ceil(kernel.outputs / self._header.output_tile)
+        if kernel.operation == "depthwise":
+            return 1, outputs
+        return math.ceil(kernel.inputs * kernel.kernel_width / self._header.input_tile), outputs
 
 
-def _geometry(kernel: Kernel) -> Kernel:
-    """The kernel without its channels and bits."""
-    return kernel._replace(inputs=0, outputs=0, weight_bits=0, activation_bits=0)
+class _Geometry:
+    """The rows of one geometry: for kernels without and with a residual, a surface of tile counts for each bits."""
+
+    def __init__(self) -> None:
+        self._plain: dict[Bits, Surface] = {}
+        self._residual: dict[Bits, Surface] = {}
+
+    def add(self, kernel: Kernel, tiles: Tiles, latency_ms: float) -> None:
+        family = self._residual if kernel.residual else self._plain
+        family.setdefault((kernel.weight_bits, kernel.activation_bits), {})[tiles] = latency_ms
+
+    def estimate(self, kernel: Kernel, tiles: Tiles) -> float:
+        bits = kernel.weight_bits, kernel.activation_bits
+        if not self._plain or (kernel.residual and _inside(self._residual.get(bits, {}), tiles)):
+            return _of_family(self._residual, bits, tiles)
+        plain = _of_family(self._plain, bits, tiles)
+        return plain + (self._added_by_residual(bits, tiles) if kernel.residual else 0.0)
+
+    def _added_by_residual(self, bits: Bits, tiles: Tiles) -> float:
+        """It depends on the outputs alone."""
+        both = {known: self._residual[known] for known in self._residual if known in self._plain}
+        if not both:
+            return 0.0
+        nearest = _nearest_bits(bits, both)
+        plain = self._plain[nearest]
+        added = {(1, at[1]): time - plain[at] for at, time in both[nearest].items() if at in plain}
+        return max(0.0, _in_proportion(added, (1, tiles[1]))) if added else 0.0
 
 
-def _geometry_distance(wanted: Kernel, known: Kernel) -> tuple[float, ...]:
-    """Other kernel sizes and strides weigh most, then the presence of a residual, then the number of pixels."""
-    shape = sum(abs(math.log(a / b)) for a, b in zip(wanted[5:9], known[5:9], strict=True))
-    pixels = abs(math.log(wanted.height * wanted.width / (known.height * known.width)))
-    return shape, pixels, float(wanted.residual != known.residual)
+def _of_family(family: Mapping[Bits, Surface], bits: Bits, tiles: Tiles) -> float:
+    nearest = _nearest_bits(bits, family)
+    surface = family[nearest]
+    if not _inside(surface, tiles):
+        around = {known: other for known, other in family.items() if _inside(other, tiles) and surface.keys() & other}
+        if around:
+            other = around[_nearest_bits(nearest, around)]
+            common = _nearest_tiles([at for at in surface if at in other], tiles)
+            return _bilinear(other, tiles) * surface[common] / other[common]
+    return _in_proportion(surface, tiles)
 
 
-def _nearest_bits(wanted: tuple[int, int], surfaces: Mapping[tuple[int, int], object]) -> tuple[int, int]:
-    """Instructions are chosen by how fast partial sums grow: by the sum of the bits; the dearer of two equals."""
-    return min(surfaces, key=lambda bits: (abs(sum(bits) - sum(wanted)), abs(bits[0] - wanted[0]), -bits[0], -bits[1]))
+def _nearest_bits(wanted: Bits, family: Mapping[Bits, object]) -> Bits:
+    """The measured bits of the nearest growth, then of the nearest weight bits; the dearer of two equals."""
+    growth = partial_sum_growth(*wanted)
+    return min(
+        family, key=lambda bits: (abs(partial_sum_growth(*bits) - growth), abs(bits[0] - wanted[0]), -bits[0], -bits[1])
+    )
 
 
-def _interpolate(surface: Mapping[Tiles, float], wanted: Tiles) -> float:
-    """Bilinear in the cell around `wanted` if its corners are measured, else in proportion from the nearest point."""
-    inputs = _around(sorted({tiles[0] for tiles in surface}), wanted[0])
-    outputs = _around(sorted({tiles[1] for tiles in surface}), wanted[1])
-    if all((i, o) in surface for i in inputs for o in outputs):
-        i, o = min(max(wanted[0], inputs[0]), inputs[1]), min(max(wanted[1], outputs[0]), outputs[1])
-        low, high = (_between(outputs, [surface[row, column] for column in outputs], o) for row in inputs)
-        return _between(inputs, [low, high], i) * (wanted[0] * wanted[1]) / (i * o)
-    nearest = min(surface, key=lambda tiles: sum(abs(math.log(a / b)) for a, b in zip(tiles, wanted, strict=True)))
-    return surface[nearest] * (wanted[0] * wanted[1]) / (nearest[0] * nearest[1])
+def _in_proportion(surface: Surface, tiles: Tiles) -> float:
+    """Bilinear where the surface has rows around `tiles`; else from the nearest place, in proportion to the tiles."""
+    nearest = tiles
+    if not _inside(surface, tiles):
+        rows, columns = ({at[axis] for at in surface} for axis in (0, 1))
+        nearest = _clamped(rows, tiles[0]), _clamped(columns, tiles[1])
+        if not _inside(surface, nearest):
+            nearest = _nearest_tiles(list(surface), tiles)
+    return _bilinear(surface, nearest) * (tiles[0] * tiles[1]) / (nearest[0] * nearest[1])
 
 
-def _around(axis: list[int], wanted: int) -> tuple[int, int]:
-    """The measured values just below and just above `wanted`; the same one twice at or beyond an end."""
-    above = bisect_left(axis, wanted)
-    if above < len(axis) and axis[above] == wanted:
-        return wanted, wanted
-    return axis[max(above - 1, 0)], axis[min(above, len(axis) - 1)]
+def _bilinear(surface: Surface, tiles: Tiles) -> float:
+    inputs, outputs = _cell(surface, tiles)
+    ends = [_between(outputs, [surface[row, column] for column in outputs], tiles[1]) for row in inputs]
+    return _between(inputs, ends, tiles[0])
 
 
-def _between(ends: tuple[int, int], values: list[float], wanted: int) -> float:
+def _inside(surface: Surface, tiles: Tiles) -> bool:
+    """Whether the corners of the cell around `tiles` are all measured."""
+    if tiles in surface:
+        return True
+    if not surface:
+        return False
+    inputs, outputs = _cell(surface, tiles)
+    surrounded = inputs[0] <= tiles[0] <= inputs[1] and outputs[0] <= tiles[1] <= outputs[1]
+    return surrounded and all((row, column) in surface for row in inputs for column in outputs)
+
+
+def _cell(surface: Surface, tiles: Tiles) -> tuple[Tiles, Tiles]:
+    """The measured input and output counts just below and just above; the same one twice at or beyond an end."""
+    if tiles in surface:
+        return (tiles[0], tiles[0]), (tiles[1], tiles[1])
+    ends = []
+    for axis in (0, 1):
+        counts, wanted = sorted({at[axis] for at in surface}), tiles[axis]
+        above = bisect_left(counts, wanted)
+        exact = above < len(counts) and counts[above] == wanted
+        ends.append((wanted, wanted) if exact else (counts[max(above - 1, 0)], counts[min(above, len(counts) - 1)]))
+    return ends[0], ends[1]
+
+
+def _between(ends: Tiles, values: list[float], wanted: int) -> float:
     if ends[0] == ends[1]:
         return values[0]
     share = (wanted - ends[0]) / (ends[1] - ends[0])
     return values[0] + share * (values[1] - values[0])
+
+
+def _clamped(counts: set[int], wanted: int) -> int:
+    return min(max(wanted, min(counts)), max(counts))
+
+
+def _nearest_tiles(measured: list[Tiles], wanted: Tiles) -> Tiles:
+    return min(measured, key=lambda at: sum(abs(math.log(a / b)) for a, b in zip(at, wanted, strict=True)))
+
+
+def _geometry_distance(wanted: Kernel, known: Kernel) -> tuple[float, float]:
+    """Other windows and strides weigh most, then the number of pixels."""
+    shape = sum(abs(math.log(a / b)) for a, b in zip(wanted[5:9], known[5:9], strict=True))
+    return shape, abs(math.log(wanted.height * wanted.width / (known.height * known.width)))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compiler.memory import stored_bytes
+from automc.compiler.sizes import stored_bytes
 from automc.compression.policy import Policy
 from automc.cost.energy import Energy, energy_of, kernel_energy, static_energy
 from automc.cost.kernels import Kernel, KernelPlan
@@ -17,8 +17,6 @@ from automc.cost.lookup import Lookup
 from automc.cost.table import LatencyTable, Source
 from automc.errors import TableError
 from automc.network.graph import Network
-
-_CHANNEL_BYTES = 8  # bias and multiplier of one output channel
 
 
 @dataclass(frozen=True)
@@ -96,15 +94,15 @@ class CostModel:
         energy = 0.0
         if self.table.energy is not None:
             energy = kernel_energy(kernel, times, stored, self.table.energy).total_mj
-        size = stored + (_CHANNEL_BYTES * kernel.outputs * times if kernel.weight_bits else 0)
-        price = _Price(latency * times, interpolated, energy, size, kernel.macs * times)
+        price = _Price(latency * times, interpolated, energy, stored, kernel.macs * times)
         self._prices[kernel, times] = price
         return price
 
 
 def _weight_bytes(kernel: Kernel, times: int) -> int:
+    """Stored weights, biases and multipliers."""
     if kernel.weight_bits == 0:
         return 0
-    inputs = 1 if kernel.operation == "depthwise" else kernel.inputs
-    shape = kernel.outputs, inputs, kernel.kernel_height, kernel.kernel_width
-    return times * stored_bytes(shape, kernel.weight_bits)
+    inputs, groups = (1, kernel.outputs) if kernel.operation == "depthwise" else (kernel.inputs, times)
+    shape = times * kernel.outputs, inputs, kernel.kernel_height, kernel.kernel_width
+    return stored_bytes(shape, kernel.weight_bits, groups)
