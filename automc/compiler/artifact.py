@@ -1,0 +1,103 @@
+"""The folder that a compiled network is delivered in: sources, libraries, the program itself, and a manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from automc.compiler.build import SHARED, STATIC, build
+from automc.compiler.emit import emit_header, emit_source, prefix_of
+from automc.compiler.library import Library
+from automc.compiler.lowering import lower
+from automc.compiler.targets import find_target
+from automc.compiler.toolchain import tool_chain
+from automc.compression.program import Program
+from automc.errors import CorruptFile
+from automc.files import sha256_of, write_atomic
+
+_MANIFEST = "manifest.json"
+_PROGRAM = "program.safetensors"
+_FILES = ("model.c", "model.h", STATIC, SHARED, _PROGRAM)
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A compiled network in `folder`. `manifest` says what it is; sizes are in bytes."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def target(self) -> str:
+        return str(self.manifest["target"])
+
+    @property
+    def size_bytes(self) -> int:
+        """Code and constants of the network."""
+        return int(self.manifest["size_bytes"])
+
+    def program(self) -> Program:
+        """The program that was compiled."""
+        return Program.load(self.folder / _PROGRAM)
+
+    def load(self) -> Library:
+        """The library, ready to run. Raises `RunnerError` where it cannot run here."""
+        program = self.program()
+        return Library(self.folder / SHARED, self.manifest["prefix"], program, self.manifest["arena_bytes"])
+
+
+def compile_program(program: Program, target: str, folder: Path, compiler: str = "zig") -> Artifact:
+    """Compile `program` for the target of this name into `folder`.
+
+    Raises `NameNotFound` for an unknown target or compiler, `CompileError` where the compiler is missing or fails.
+    """
+    lowered = lower(program, find_target(target))
+    tools = tool_chain(compiler, lowered.target)
+    prefix = prefix_of(lowered)
+    build(emit_source({prefix: lowered}), tools, folder)
+    write_atomic(folder / "model.h", emit_header(lowered, prefix))
+    program.save(folder / _PROGRAM)
+    kernels = zip(program.operations, lowered.kernels, strict=True)
+    weight_bytes = sum(kernel.choice.weight_bytes for kernel in lowered.kernels)
+    manifest = {
+        "name": program.name,
+        "program": program.fingerprint,
+        "prefix": prefix,
+        "target": target,
+        "compiler": f"{tools.compiler} {tools.version}",
+        "flags": list(tools.flags),
+        "arena_bytes": lowered.arena_bytes,
+        "weight_bytes": weight_bytes,
+        "size_bytes": (folder / STATIC).stat().st_size,
+        "macs": program.macs(),
+        "operations": [{"tensor": operation.target, **asdict(kernel.choice)} for operation, kernel in kernels],
+        "files": {name: sha256_of(folder / name) for name in _FILES},
+    }
+    write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    return Artifact(folder, manifest)
+
+
+def open_artifact(folder: Path) -> Artifact:
+    """The artifact in a folder. Raises `CorruptFile` where a file is missing or not what the manifest says."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        checksums = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptFile(f"{folder} holds no readable {_MANIFEST}: {error}") from error
+    for name in _FILES:
+        path = folder / name
+        if not path.is_file():
+            raise CorruptFile(f"{path} is missing")
+        if sha256_of(path) != checksums.get(name):
+            raise CorruptFile(f"{path} was changed after automc wrote it")
+    return Artifact(folder, manifest)
+
+
+def compile_batch(programs: Sequence[Program], target: str, folder: Path, compiler: str = "zig") -> list[Library]:
+    """Compile many programs for one target as one library in `folder`, and load each; to measure or to test them."""
+    lowered = {f"automc_{number}": lower(program, find_target(target)) for number, program in enumerate(programs)}
+    build(emit_source(lowered), tool_chain(compiler, find_target(target)), folder)
+    return [Library(folder / SHARED, prefix, each.program, each.arena_bytes) for prefix, each in lowered.items()]

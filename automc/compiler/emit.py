@@ -1,0 +1,213 @@
+"""Lowered programs become one C source: vocabulary, kernels, constants, and four functions a program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Template
+
+import numpy as np
+
+from automc.compiler.isa import ALIGNMENT
+from automc.compiler.kernel import Constant, Place
+from automc.compiler.lowering import Lowered
+
+STATUS = {
+    0: "ready",
+    1: "this processor lacks instructions that the library was compiled for",
+    2: "floating point does not round to nearest even here, or multiplications are fused with additions",
+    3: f"the arena is not aligned to {ALIGNMENT} bytes",
+}
+
+_PRELUDE = """\
+#include <float.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __FAST_MATH__
+#error "compile without fast-math: the results must be exact"
+#endif
+#if FLT_EVAL_METHOD != 0
+#error "compile so that float operations round to float (on x86: -msse2 -mfpmath=sse)"
+#endif
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+#ifdef __GNUC__
+#define INLINE static inline __attribute__((always_inline, unused))
+#define NOINLINE __attribute__((noinline))
+#define ALIGNED __attribute__((aligned(64)))
+#else
+#define INLINE static inline
+#define NOINLINE
+#define ALIGNED
+#endif
+"""
+
+_COMMON = """
+/* Rounds to nearest even, and does not fuse a product with a sum: what the results depend on. */
+static int arithmetic_is_exact(void) {
+  volatile float one = 1.0f, half_step = 0x1p-24f, three_halves = 0x1.8p-23f, factor = 4097.0f;
+  volatile int32_t number = 4097, rounded_square = -16785408;
+  float sums[8];
+  int32_t numbers[8], squares[8];
+  for (int i = 0; i < 8; i++) { numbers[i] = number; squares[i] = rounded_square; }
+  store_values(sums, 8, value_add(value_scale(acc_load(numbers), value_splat(factor)),
+                                  value_scale(acc_load(squares), value_splat(one))));
+  for (int i = 0; i < 8; i++) if (sums[i] != 0.0f) return 0;
+  return one + half_step == one && one + three_halves == 1.0f + 0x1p-22f
+      && -one - half_step == -one && -one - three_halves == -1.0f - 0x1p-22f;
+}
+
+/* Fills the frame around `height` rows of `inner` bytes: `rows` above and below, `sides` bytes left and right. */
+INLINE void fill_halo(uint8_t *tensor, int height, int inner, int rows, int sides, int value) {
+  const size_t row = (size_t)(inner + 2 * sides);
+  memset(tensor, value, row * (size_t)rows);
+  tensor += row * (size_t)rows;
+  for (int y = 0; y < height; y++, tensor += row) {
+    memset(tensor, value, (size_t)sides);
+    memset(tensor + sides + inner, value, (size_t)sides);
+  }
+  memset(tensor, value, row * (size_t)rows);
+}
+"""
+
+_FUNCTIONS = Template("""
+static void (*const ${prefix}_steps[])(uint8_t *arena) = {$steps};
+
+int ${prefix}_init(void *arena) {
+  if (!cpu_is_suitable()) return 1;
+  if (!arithmetic_is_exact()) return 2;
+  return (uintptr_t)arena % $alignment == 0 ? 0 : 3;
+}
+
+void ${prefix}_input(void *arena, const uint8_t *pixels) { ${prefix}_0(arena, pixels); }
+
+void ${prefix}_invoke_range(void *arena, int first, int last) {
+  for (int i = first; i <= last; i++) ${prefix}_steps[i - 1](arena);
+}
+
+void ${prefix}_invoke(void *arena) { ${prefix}_invoke_range(arena, 1, $last); }
+
+void ${prefix}_output(const void *arena, float *logits) {
+  memcpy(logits, (const uint8_t *)arena + $logits, $outputs * sizeof *logits);
+}
+""")
+
+_HEADER = Template("""\
+/* A network of $macs multiply-accumulates for $description, compiled by automc.
+
+   1. ${prefix}_init(arena) answers 0, or why the library cannot run here: $reasons.
+   2. ${prefix}_input(arena, pixels) takes one image, $height x $width x $channels uint8.
+   3. ${prefix}_invoke(arena) computes.
+   4. ${prefix}_output(arena, logits) gives $outputs float32 numbers.
+
+   The arena is the caller's: $arena_bytes bytes aligned to $alignment. All state lies in it, so that each arena is
+   independent of the others. invoke uses up the input: give the image again before the next one. */
+#ifndef ${prefix}_h
+#define ${prefix}_h
+#include <stdint.h>
+
+#define ${prefix}_ARENA_BYTES $arena_bytes
+#define ${prefix}_ARENA_ALIGNMENT $alignment
+#define ${prefix}_INPUT_BYTES ($height * $width * $channels)
+#define ${prefix}_OUTPUTS $outputs
+#define ${prefix}_LAST_OPERATION $last
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+int ${prefix}_init(void *arena);
+void ${prefix}_input(void *arena, const uint8_t *pixels);
+void ${prefix}_invoke(void *arena);
+void ${prefix}_output(const void *arena, float *logits);
+
+/* The operations from first to last, counted from 1: to time them one by one. */
+void ${prefix}_invoke_range(void *arena, int first, int last);
+#ifdef __cplusplus
+}
+#endif
+#endif
+""")
+
+
+def prefix_of(lowered: Lowered) -> str:
+    """The beginning of the names of a program's functions."""
+    return f"automc_{lowered.program.fingerprint[:8]}"
+
+
+def emit_header(lowered: Lowered, prefix: str) -> str:
+    """The C header of one program."""
+    return _filled(_HEADER, lowered, prefix)
+
+
+def emit_source(programs: Mapping[str, Lowered]) -> str:
+    """The C source of programs by prefix, all for one target; they share the kernels that are equal."""
+    (target,) = {lowered.target.name: lowered.target for lowered in programs.values()}.values()
+    functions: dict[str, str] = {}  # the code of each kernel to its name
+    helpers: dict[str, str] = {}
+    bodies = []
+    for prefix, lowered in programs.items():
+        for kernel in lowered.kernels:
+            helpers |= kernel.helpers
+            functions.setdefault(kernel.code, f"kernel_{len(functions)}")
+        bodies.append(_program(lowered, prefix, functions))
+    definitions = [code.replace(" NAME(", f" {name}(", 1) for code, name in functions.items()]
+    return "\n".join([_PRELUDE, target.vocabulary, _COMMON, *helpers.values(), *definitions, *bodies])
+
+
+def _program(lowered: Lowered, prefix: str, functions: Mapping[str, str]) -> str:
+    lines = []
+    for position, (operation, kernel) in enumerate(zip(lowered.program.operations, lowered.kernels, strict=True)):
+        arguments = []
+        for number, argument in enumerate(kernel.arguments):
+            if isinstance(argument, Place):
+                # Through void *, since a scratch and the logits are not bytes.
+                arguments.append(f"(void *)(arena + {lowered.address(argument, position)})")
+            elif isinstance(argument, Constant):
+                name = f"{prefix}_{position}_{number}"
+                lines.append(_array(name, argument))
+                arguments.append(name)
+            else:
+                arguments.append(argument)
+        pixels = ", const uint8_t *pixels" if position == 0 else ""
+        lines.append(f"static void {prefix}_{position}(uint8_t *arena{pixels}) {{")
+        layout = lowered.layouts.get(operation.target)
+        if layout is not None and any(layout.halo):
+            tensor = layout.tensor
+            lines.append(
+                f"  fill_halo(arena + {lowered.address(Place(operation.target), position)}, {tensor.height}, "
+                f"{tensor.width * tensor.channels}, {layout.halo[0]}, {layout.halo[1] * tensor.channels}, "
+                f"{tensor.zero_point});"
+            )
+        lines += [f"  {functions[kernel.code]}({', '.join(arguments)});", "}"]
+    return "\n".join(lines) + _filled(_FUNCTIONS, lowered, prefix)
+
+
+def _array(name: str, constant: Constant) -> str:
+    array = constant.array.reshape(-1)
+    if array.dtype == np.float32:
+        values, kind = [f"{float(value).hex()}f" for value in array], "float"
+    else:
+        values, kind = [str(value) for value in array.tolist()], f"{array.dtype.name}_t"
+    rows = [",".join(values[start : start + 64]) for start in range(0, len(values), 64)]
+    return f"static const {kind} {name}[{len(values)}] ALIGNED = {{\n" + ",\n".join(rows) + "\n};"
+
+
+def _filled(template: Template, lowered: Lowered, prefix: str) -> str:
+    program, last = lowered.program, len(lowered.kernels) - 1
+    return template.substitute(
+        prefix=prefix,
+        steps=", ".join(f"{prefix}_{position}" for position in range(1, last + 1)),
+        last=last,
+        macs=program.macs(),
+        description=lowered.target.description,
+        reasons="; ".join(f"{code}, {reason}" for code, reason in STATUS.items() if code),
+        height=program.input.height,
+        width=program.input.width,
+        channels=program.input.channels,
+        outputs=program.outputs,
+        logits=lowered.address(Place(program.result.target), last),
+        arena_bytes=lowered.arena_bytes,
+        alignment=ALIGNMENT,
+    )

@@ -1,0 +1,62 @@
+"""What a schedule may assume of an instruction set: a vocabulary of C functions, the same names on every target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+LANES = 8  # output channels of one vector
+STEP = 4  # neighbouring values of a window that one instruction multiplies and adds
+ALIGNMENT = 64  # bytes; of the arena and of every tensor and scratch in it
+OVERREAD = 64  # bytes behind the arena's last tensor that a kernel may read (never write)
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way of multiplying and adding `STEP` stored values by `LANES x STEP` weights, exact up to a bound.
+
+    Products are summed in partial sums, which are widened into the int32 accumulators before they can overflow. The
+    target's C text defines for it
+
+        NAME_sum, NAME_act                             the types of partial sums and of STEP activations for all lanes
+        NAME_zero()                                    empty partial sums
+        NAME_load(const uint8_t *p)                    p[0..STEP), for every lane the same
+        NAME_taps(p0, p1, p2, p3)                      p0[lane] .. p3[lane]: every lane its own channel (depthwise)
+        NAME_dot(sum, act, const WEIGHT *w)            adds sum over k of act[lane][k] * w[lane * STEP + k]
+        NAME_widen(acc, sum)                           adds the partial sums to the accumulators
+    """
+
+    name: str
+    weight_type: str  # int8_t or int16_t: what the kernel multiplies by
+    values_per_sum: int  # how many of the STEP products go into one partial sum
+    largest_sum: int  # the largest magnitude that a partial sum holds
+    pixels: int  # of a tile: what the registers hold
+    vectors: int  # of a tile: LANES output channels each
+
+
+@dataclass(frozen=True)
+class Target:
+    """An instruction set: its C vocabulary, how to compile for it, and how the library recognises it when it runs.
+
+    `vocabulary` is C text that defines, besides the functions of each path,
+
+        acc_t, value_t                                 LANES int32 accumulators, LANES binary32 values
+        acc_load(const int32_t *p), acc_add(a, b)
+        acc_bytes(const uint8_t *p, int zero)          p[lane] - zero
+        value_load(const float *p), value_splat(float)
+        value_scale(acc, value)                        binary32(acc) * value, each rounded once
+        value_add(a, b)
+        store_bytes(p, count, value, low, high, zero)  the first count lanes of rint(clamp(value, low - zero, high -
+                                                       zero)) + zero
+        store_values(float *p, count, value)
+        cpu_is_suitable()                              whether this processor and its system run the code
+
+    Loads may read LANES values whatever the count is; stores write exactly `count`.
+    """
+
+    name: str
+    description: str
+    vocabulary: str
+    paths: tuple[Path, ...]  # the fastest first; a layer takes the first whose bound holds
+    cpu_flags: tuple[str, ...]  # as /proc/cpuinfo spells them
+    flags: Mapping[str, tuple[str, ...]]  # of each compiler, by name

@@ -1,0 +1,99 @@
+"""What a schedule hands to the emitter: one C function, and what it is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automc.compiler.bounds import largest_values
+from automc.compiler.isa import Target
+from automc.compiler.layout import Layout, layouts
+from automc.compression.program import Program
+
+
+@dataclass(frozen=True)
+class Place:
+    """A piece of the arena and an offset in bytes: a tensor, the logits, or without a name the kernel's own scratch."""
+
+    name: str | None
+    offset: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """An array of the library: int8, uint8, int16, int32 or float32."""
+
+    array: NDArray[Any]
+
+
+Argument = Place | Constant | str  # a string is C text
+
+SCRATCH = Place(None)  # lives only while its kernel runs
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the compiler decided for one operation, for people."""
+
+    kernel: str  # the schedule and the path that it multiplies by
+    tile: str = ""  # pixels x output channels that stay in registers
+    widened_every: int = 0  # steps of 4 products between widenings of the partial sums; 0 where there are none
+    weight_bytes: int = 0  # stored weights, biases and multipliers
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """One operation as C. `code` defines the function `NAME`; equal codes become one function."""
+
+    code: str
+    arguments: tuple[Argument, ...]
+    choice: Choice
+    helpers: Mapping[str, str] = field(default_factory=dict)  # further C functions by name
+    scratch_bytes: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a schedule may look at besides its operation."""
+
+    program: Program
+    target: Target
+
+    @cached_property
+    def layouts(self) -> Mapping[str, Layout]:
+        return layouts(self.program)
+
+    @cached_property
+    def largest_values(self) -> Mapping[str, int]:
+        return largest_values(self.program)
+
+    def interior(self, name: str) -> Place:
+        """The first pixel of a tensor, or the logits."""
+        layout = self.layouts.get(name)
+        return Place(name, layout.start() if layout else 0)
+
+
+def literal(value: float) -> str:
+    """A binary32 number as C text, exactly."""
+    return f"{float(np.float32(value)).hex()}f"
+
+
+def signature(*parameters: str) -> str:
+    """The head of a kernel's definition."""
+    return f"static NOINLINE void NAME({', '.join(parameters)}) {{"
+
+
+def padded(values: NDArray[Any], multiple: int) -> NDArray[Any]:
+    """`values` with zeros behind its last axis, up to a multiple."""
+    missing = -values.shape[-1] % multiple
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
+
+
+def chunks(count: int, size: int) -> list[int]:
+    """`count` cut into full pieces of `size` and what remains."""
+    return [size] * (count // size) + ([count % size] if count % size else [])

@@ -1,0 +1,136 @@
+"""A compiled program, loaded: runs images, and times itself."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automc.compiler.emit import STATUS
+from automc.compiler.isa import ALIGNMENT
+from automc.compression.interpreter import check_pixels
+from automc.compression.program import Program
+from automc.errors import RunnerError
+
+_GUARD_BYTES = 64
+_GUARD = 0xA5
+_SAMPLE_SECONDS = 50e-6  # a sample shorter than this would mostly time the clock
+
+
+class Library:
+    """One program of a shared library, with an arena of its own; not for several threads at once.
+
+    Raises `RunnerError` where the file cannot be loaded, or the processor lacks what it was compiled for.
+    """
+
+    def __init__(self, path: Path, prefix: str, program: Program, arena_bytes: int) -> None:
+        self.program = program
+        self._arena = _Guarded(arena_bytes)
+        self._logits = _Guarded(4 * program.outputs)
+        try:
+            library = ctypes.CDLL(str(path))
+            names = ("init", "input", "invoke_range", "output")
+            init, *functions = (getattr(library, f"{prefix}_{name}") for name in names)
+            self._run, self._time, self._time_operation = (
+                getattr(library, f"automc_{name}") for name in ("run", "time", "time_operation")
+            )
+        except (OSError, AttributeError) as error:
+            raise RunnerError(f"{path} cannot be loaded: {error}") from error
+        for function in (self._run, self._time, self._time_operation):
+            function.restype = None
+        self._input, self._range, self._output = (ctypes.cast(function, ctypes.c_void_p) for function in functions)
+        status = init(self._arena.address)
+        if status != 0:
+            raise RunnerError(f"{path} cannot run here: {STATUS.get(status, f'init answered {status}')}")
+
+    @property
+    def operations(self) -> int:
+        """How many operations there are, the quantisation of the image included."""
+        return len(self.program.operations)
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The logits, `n x outputs`, of images `n x height x width x channels`.
+
+        Raises `DataError` for other images, `RunnerError` if the library wrote where it may not.
+        """
+        check_pixels(self.program, pixels)
+        images = np.ascontiguousarray(pixels)
+        logits = _Guarded(4 * self.program.outputs * len(images))
+        self._run(
+            self._arena.address, self._input, self._range, self._output, self.operations - 1,
+            images.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(len(images)),
+            ctypes.c_int64(self.program.input.size), logits.address, ctypes.c_int64(self.program.outputs),
+        )  # fmt: skip
+        self._check(logits)
+        return logits.content.view(np.float32).reshape(len(images), -1).copy()
+
+    def time(self, pixels: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
+        """Seconds of the thread's CPU time for one image, `1 x height x width x channels`, `repeats` times."""
+        image = self._one_image(pixels)
+
+        def sample(repeats: int, loops: int) -> NDArray[np.float64]:
+            samples = np.empty(repeats)
+            self._time(
+                self._arena.address, self._input, self._range, self._output, self.operations - 1, image,
+                self._logits.address, ctypes.c_int64(repeats), ctypes.c_int64(loops),
+                samples.ctypes.data_as(ctypes.c_void_p),
+            )  # fmt: skip
+            return samples
+
+        return _sampled(sample, repeats)
+
+    def layer_times(self, pixels: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
+        """Seconds of each operation in the order of the program, `repeats x operations`, as in `time`."""
+        self.run(pixels[:1])  # so that the operations meet plausible values
+        image = self._one_image(pixels)
+        columns = []
+        for operation in range(self.operations):
+
+            def sample(repeats: int, loops: int, operation: int = operation) -> NDArray[np.float64]:
+                samples = np.empty(repeats)
+                self._time_operation(
+                    self._arena.address, self._input, self._range, operation, image, ctypes.c_int64(repeats),
+                    ctypes.c_int64(loops), samples.ctypes.data_as(ctypes.c_void_p),
+                )  # fmt: skip
+                return samples
+
+            columns.append(_sampled(sample, repeats))
+        return np.stack(columns, axis=1)
+
+    def _one_image(self, pixels: NDArray[np.uint8]) -> Any:
+        check_pixels(self.program, pixels)
+        self._image = np.ascontiguousarray(pixels[:1])  # kept alive for the calls that read it
+        return self._image.ctypes.data_as(ctypes.c_void_p)
+
+    def _check(self, logits: _Guarded) -> None:
+        for name, memory in (("arena", self._arena), ("output", logits)):
+            if not memory.intact:
+                raise RunnerError(f"the library of {self.program.name} wrote outside its {name}")
+
+
+class _Guarded:
+    """Aligned memory between two guards whose bytes tell when somebody wrote on them."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._memory = np.full(size_bytes + 2 * _GUARD_BYTES + ALIGNMENT, _GUARD, np.uint8)
+        start = -self._memory.ctypes.data % ALIGNMENT + _GUARD_BYTES
+        self.content = self._memory[start : start + size_bytes]
+        self._guards = (self._memory[:start], self._memory[start + size_bytes :])
+
+    @property
+    def address(self) -> ctypes.c_void_p:
+        return ctypes.c_void_p(self.content.ctypes.data)
+
+    @property
+    def intact(self) -> bool:
+        return all(bool((guard == _GUARD).all()) for guard in self._guards)
+
+
+def _sampled(sample: Any, repeats: int) -> NDArray[np.float64]:
+    shortest = float(sample(3, 1).min())
+    loops = max(1, int(np.ceil(_SAMPLE_SECONDS / max(shortest, 1e-9))))
+    samples: NDArray[np.float64] = sample(repeats, loops)
+    return samples

@@ -1,0 +1,65 @@
+"""A program for a target: its kernels, and where in the arena everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from automc.compiler.isa import OVERREAD, Target
+from automc.compiler.kernel import Choice, Context, Kernel, Place
+from automc.compiler.layout import Layout
+from automc.compiler.memory import Lifetime, Piece, plan
+from automc.compiler.schedules import schedule
+from automc.compiler.targets import find_target
+from automc.compression.program import Program
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A program as kernels, one an operation, with the arena's plan."""
+
+    program: Program
+    target: Target
+    kernels: tuple[Kernel, ...]
+    layouts: Mapping[str, Layout]
+    offsets: Mapping[Piece, int]
+    arena_bytes: int
+
+    def address(self, place: Place, position: int) -> int:
+        """The offset in the arena of a place that the kernel at `position` uses."""
+        if place.name is not None:
+            position = self._writers[place.name]
+        return self.offsets[(position, place.name)] + place.offset
+
+    @cached_property
+    def _writers(self) -> Mapping[str, int]:
+        return {operation.target: position for position, operation in enumerate(self.program.operations)}
+
+
+def lower(program: Program, target: Target) -> Lowered:
+    """Choose a kernel for every operation and plan the arena."""
+    context = Context(program, target)
+    kernels = tuple(schedule(operation, context) for operation in program.operations)
+    lifetimes: dict[Piece, Lifetime] = {}
+    for position, (operation, kernel) in enumerate(zip(program.operations, kernels, strict=True)):
+        readers = [index for index, reader in enumerate(program.operations) if operation.target in reader.sources]
+        layout = context.layouts.get(operation.target)
+        size = layout.size_bytes if layout else 4 * program.outputs
+        lifetimes[(position, operation.target)] = Lifetime(size, position, max(readers, default=position))
+        if kernel.scratch_bytes:
+            lifetimes[(position, None)] = Lifetime(kernel.scratch_bytes, position, position)
+    offsets, total = plan(lifetimes)
+    return Lowered(program, target, kernels, context.layouts, offsets, total + OVERREAD)
+
+
+def plan_memory(program: Program, target: str) -> int:
+    """The bytes of the arena that a library of `program` needs while it runs."""
+    return lower(program, find_target(target)).arena_bytes
+
+
+def explain(program: Program, target: str) -> list[tuple[str, Choice]]:
+    """For every operation, the name of the tensor that it writes and what was chosen for it."""
+    lowered = lower(program, find_target(target))
+    names = [operation.target for operation in program.operations]
+    return [(name, kernel.choice) for name, kernel in zip(names, lowered.kernels, strict=True)]

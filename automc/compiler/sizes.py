@@ -1,0 +1,26 @@
+"""How many bytes a layer's weights take in a library."""
+
+from __future__ import annotations
+
+from automc.compiler.isa import LANES, STEP
+from automc.compiler.schedules import is_depthwise
+from automc.compiler.schedules.convolution import Window
+
+_BYTES_OF_CONSTANTS = 8  # an int32 bias and a float32 multiplier for every output channel
+
+
+def stored_bytes(
+    weight_shape: tuple[int, ...], weight_bits: int, groups: int = 1, dilation: tuple[int, int] = (1, 1)
+) -> int:
+    """The stored weights, biases and multipliers of a convolution, weight: `out x in/groups x kh x kw`.
+
+    Output channels are padded to whole vectors, runs of neighbouring values to whole steps; the same on every target.
+    """
+    outputs = weight_shape[0]
+    if is_depthwise(weight_shape, groups):
+        values, lanes = -(-weight_shape[2] * weight_shape[3] // STEP) * STEP, -(-outputs // LANES) * LANES
+    else:
+        window = Window.of(weight_shape, dilation, groups)
+        values = window.rows * window.columns * window.steps * STEP
+        lanes = groups * (-(-outputs // groups // LANES) * LANES)
+    return lanes * values * weight_bits // 8 + lanes * _BYTES_OF_CONSTANTS

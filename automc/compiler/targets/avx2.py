@@ -1,0 +1,64 @@
+"""x86 with AVX2: 8-bit products summed in 16 bits where the weights' bound allows it, else exact 16-bit products."""
+
+from automc.compiler.isa import Path, Target
+from automc.compiler.targets.x86 import X86
+
+_VOCABULARY = (
+    X86
+    + """
+/* vpmaddubsw adds two products with saturation, so it is used only where the bound says that no sum reaches it. */
+typedef __m256i narrow_sum;
+typedef __m256i narrow_act;
+INLINE narrow_sum narrow_zero(void) { return _mm256_setzero_si256(); }
+INLINE narrow_act narrow_load(const uint8_t *p) { return _mm256_set1_epi32(four_bytes(p)); }
+INLINE narrow_act narrow_taps(const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3) {
+  return byte_taps(p0, p1, p2, p3);
+}
+INLINE narrow_sum narrow_dot(narrow_sum s, narrow_act a, const int8_t *w) {
+  return _mm256_add_epi16(s, _mm256_maddubs_epi16(a, _mm256_loadu_si256((const __m256i *)w)));
+}
+INLINE acc_t narrow_widen(acc_t a, narrow_sum s) {
+  return _mm256_add_epi32(a, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+}
+
+/* Sixteen-bit operands, exact for all weights and activations: two int32 partial sums a channel. */
+typedef struct { __m256i front, back; } wide_sum;
+typedef struct { __m256i front, back; } wide_act;
+INLINE wide_sum wide_zero(void) { wide_sum s = {_mm256_setzero_si256(), _mm256_setzero_si256()}; return s; }
+INLINE wide_act wide_load(const uint8_t *p) {
+  const __m256i both = _mm256_unpacklo_epi8(_mm256_set1_epi32(four_bytes(p)), _mm256_setzero_si256());
+  wide_act a = {both, both};
+  return a;
+}
+INLINE wide_act wide_taps(const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3) {
+  const __m256i bytes = byte_taps(p0, p1, p2, p3);
+  wide_act a = {_mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes)),
+                _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1))};
+  return a;
+}
+INLINE wide_sum wide_dot(wide_sum s, wide_act a, const int16_t *w) {
+  const __m256i *v = (const __m256i *)w;
+  s.front = _mm256_add_epi32(s.front, _mm256_madd_epi16(a.front, _mm256_loadu_si256(v)));
+  s.back = _mm256_add_epi32(s.back, _mm256_madd_epi16(a.back, _mm256_loadu_si256(v + 1)));
+  return s;
+}
+INLINE acc_t wide_widen(acc_t a, wide_sum s) {
+  const __m256i pairs = _mm256_hadd_epi32(s.front, s.back);
+  return _mm256_add_epi32(a, _mm256_permute4x64_epi64(pairs, 0xD8));
+}
+
+static int cpu_is_suitable(void) { return cpu_has(bit_AVX2, 0, 0x06); }
+"""
+)
+
+AVX2 = Target(
+    name="avx2",
+    description="x86-64 with AVX2",
+    vocabulary=_VOCABULARY,
+    paths=(
+        Path("narrow", "int8_t", values_per_sum=2, largest_sum=2**15 - 1, pixels=4, vectors=2),
+        Path("wide", "int16_t", values_per_sum=2, largest_sum=2**31 - 1, pixels=2, vectors=2),
+    ),
+    cpu_flags=("avx2",),
+    flags={"zig": ("-mcpu=x86_64+avx2",), "gcc": ("-mavx2",), "clang": ("-mavx2",)},
+)

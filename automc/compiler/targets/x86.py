@@ -1,0 +1,50 @@
+"""What the x86 targets share: eight int32 or binary32 lanes in a 256-bit register, and the processor's own account."""
+
+X86 = """
+#include <immintrin.h>
+#include <cpuid.h>
+typedef __m256i acc_t;
+typedef __m256 value_t;
+
+INLINE acc_t acc_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE acc_t acc_add(acc_t a, acc_t b) { return _mm256_add_epi32(a, b); }
+INLINE acc_t acc_bytes(const uint8_t *p, int zero) {
+  return _mm256_sub_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)), _mm256_set1_epi32(zero));
+}
+INLINE value_t value_load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE value_t value_splat(float x) { return _mm256_set1_ps(x); }
+INLINE value_t value_scale(acc_t a, value_t m) { return _mm256_mul_ps(_mm256_cvtepi32_ps(a), m); }
+INLINE value_t value_add(value_t a, value_t b) { return _mm256_add_ps(a, b); }
+
+INLINE void store_bytes(uint8_t *p, int count, value_t v, int low, int high, int zero) {
+  v = _mm256_max_ps(v, _mm256_set1_ps((float)(low - zero)));
+  v = _mm256_min_ps(v, _mm256_set1_ps((float)(high - zero)));
+  const __m256i rounded = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(zero));
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+  const long long bytes = _mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+  memcpy(p, &bytes, (size_t)count);
+}
+INLINE void store_values(float *p, int count, value_t v) {
+  float lanes[8];
+  _mm256_storeu_ps(lanes, v);
+  memcpy(p, lanes, (size_t)count * sizeof *p);
+}
+
+INLINE int32_t four_bytes(const uint8_t *p) { int32_t x; memcpy(&x, p, sizeof x); return x; }
+INLINE __m256i byte_taps(const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3) {
+  const __m128i t0 = _mm_loadl_epi64((const __m128i *)p0), t1 = _mm_loadl_epi64((const __m128i *)p1);
+  const __m128i t2 = _mm_loadl_epi64((const __m128i *)p2), t3 = _mm_loadl_epi64((const __m128i *)p3);
+  const __m128i front = _mm_unpacklo_epi8(t0, t1), back = _mm_unpacklo_epi8(t2, t3);
+  return _mm256_set_m128i(_mm_unpackhi_epi16(front, back), _mm_unpacklo_epi16(front, back));
+}
+
+/* Bits of CPUID leaf 7, and the register states that the system saves (XCR0). */
+static int cpu_has(unsigned ebx_bits, unsigned ecx_bits, unsigned states) {
+  unsigned a, b, c, d, low, high;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
+  __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low & states) != states) return 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+  return (b & ebx_bits) == ebx_bits && (c & ecx_bits) == ecx_bits;
+}
+"""
