@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +114,7 @@ def _stored(name: str, classes: tuple[str, ...], mean: tuple[float, ...], std: t
         with np.load(path, allow_pickle=False) as arrays:
             train = Images(arrays["train_pixels"], arrays["train_labels"])
             test = Images(arrays["test_pixels"], arrays["test_labels"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}). Fetch it again with:\n  automc data get {name}") from error
     return Dataset(name, classes, mean, std, train, test)
 

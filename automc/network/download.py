@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import io
 import json
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,10 @@ Arrays = dict[str, NDArray[np.generic]]  # train_pixels, train_labels, test_pixe
 Report = Callable[[str], None]
 
 _TIMEOUT_S = 600
+_FAULTS = (  # what a network, a command, or a file that arrived cut short or changed may raise
+    OSError, EOFError, ValueError, KeyError, DataError, zlib.error,
+    http.client.HTTPException, subprocess.SubprocessError, tarfile.TarError,
+)  # fmt: skip
 
 
 def fetch(name: str, report: Report) -> Path:
@@ -46,7 +52,7 @@ def fetch(name: str, report: Report) -> Path:
             found = content_hash(arrays)
             if found != _CONTENT[name]:
                 raise DataError(f"the images are not those of {name} (sha256 {found[:16]}...)")
-        except (OSError, subprocess.SubprocessError, ValueError, KeyError, tarfile.TarError, DataError) as error:
+        except _FAULTS as error:
             faults.append(f"  {title}: {error}")
             report(f"{name}: {title} failed: {error}")
             continue

@@ -37,7 +37,8 @@ def image_folder(path: Path) -> Dataset:
     classes = _subfolders(path / "train")
     if len(classes) < 2:
         raise DataError(
-            f"{path / 'train'} must hold at least two subfolders of images, one for each class; got {classes}"
+            f"{path / 'train'} must hold at least two subfolders of images, one for each class; got "
+            f"{', '.join(classes) or 'none'}"
         )
     tested = _subfolders(path / "test")
     if tested != classes:
