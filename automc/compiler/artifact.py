@@ -39,6 +39,15 @@ class Artifact:
         """Code and constants of the network."""
         return int(self.manifest["size_bytes"])
 
+    def summary(self) -> list[str]:
+        """What was built, as lines for people."""
+        known = self.manifest
+        return [
+            f"{known['name']} for {self.target}, {known['macs'] / 1e6:.2f} M MACs, by {known['compiler']}",
+            f"static library: {self.size_bytes} bytes, of which {known['weight_bytes']} are weights and constants",
+            f"arena at run time: {known['arena_bytes']} bytes",
+        ]
+
     def program(self) -> Program:
         """The program that was compiled."""
         return Program.load(self.folder / _PROGRAM)

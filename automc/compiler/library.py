@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ _GUARD_BYTES = 64
 _GUARD = 0xA5
 _SAMPLE_SECONDS = 50e-6  # a sample shorter than this would mostly time the clock
 
+Sampler = Callable[[int, int], NDArray[np.float64]]  # repeats and loops to seconds
+
 
 class Library:
     """One program of a shared library, with an arena of its own; not for several threads at once.
@@ -29,6 +32,7 @@ class Library:
     def __init__(self, path: Path, prefix: str, program: Program, arena_bytes: int) -> None:
         self.program = program
         self._arena = _Guarded(arena_bytes)
+        self._loops: dict[int, int] = {}  # runs in one sample: of an operation by its number, of all of them by -1
         self._logits = _Guarded(4 * program.outputs)
         try:
             library = ctypes.CDLL(str(path))
@@ -68,7 +72,10 @@ class Library:
         return logits.content.view(np.float32).reshape(len(images), -1).copy()
 
     def time(self, pixels: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
-        """Seconds of the thread's CPU time for one image, `1 x height x width x channels`, `repeats` times."""
+        """Seconds of the thread's CPU time for one image, `height x width x channels`, `repeats` times.
+
+        Of several images, the first is taken.
+        """
         image = self._one_image(pixels)
 
         def sample(repeats: int, loops: int) -> NDArray[np.float64]:
@@ -80,11 +87,10 @@ class Library:
             )  # fmt: skip
             return samples
 
-        return _sampled(sample, repeats)
+        return self._sampled(-1, sample, repeats)
 
     def layer_times(self, pixels: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
         """Seconds of each operation in the order of the program, `repeats x operations`, as in `time`."""
-        self.run(pixels[:1])  # so that the operations meet plausible values
         image = self._one_image(pixels)
         columns = []
         for operation in range(self.operations):
@@ -97,13 +103,19 @@ class Library:
                 )  # fmt: skip
                 return samples
 
-            columns.append(_sampled(sample, repeats))
+            columns.append(self._sampled(operation, sample, repeats))
         return np.stack(columns, axis=1)
 
     def _one_image(self, pixels: NDArray[np.uint8]) -> Any:
-        check_pixels(self.program, pixels)
-        self._image = np.ascontiguousarray(pixels[:1])  # kept alive for the calls that read it
+        images = pixels[None] if pixels.ndim == 3 else pixels
+        check_pixels(self.program, images)
+        self._image = np.ascontiguousarray(images[:1])  # kept alive for the calls that read it
         return self._image.ctypes.data_as(ctypes.c_void_p)
+
+    def _sampled(self, key: int, sample: Sampler, repeats: int) -> NDArray[np.float64]:
+        if key not in self._loops:
+            self._loops[key] = max(1, int(np.ceil(_SAMPLE_SECONDS / max(float(sample(3, 1).min()), 1e-9))))
+        return sample(repeats, self._loops[key])
 
     def _check(self, logits: _Guarded) -> None:
         for name, memory in (("arena", self._arena), ("output", logits)):
@@ -127,10 +139,3 @@ class _Guarded:
     @property
     def intact(self) -> bool:
         return all(bool((guard == _GUARD).all()) for guard in self._guards)
-
-
-def _sampled(sample: Any, repeats: int) -> NDArray[np.float64]:
-    shortest = float(sample(3, 1).min())
-    loops = max(1, int(np.ceil(_SAMPLE_SECONDS / max(shortest, 1e-9))))
-    samples: NDArray[np.float64] = sample(repeats, loops)
-    return samples

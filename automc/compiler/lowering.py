@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from automc.compiler.isa import OVERREAD, Target
-from automc.compiler.kernel import Choice, Context, Kernel, Place
+from automc.compiler.kernel import Context, Kernel, Place
 from automc.compiler.layout import Layout
-from automc.compiler.memory import Lifetime, Piece, plan
+from automc.compiler.arena import Lifetime, Piece, plan
 from automc.compiler.schedules import schedule
-from automc.compiler.targets import find_target
 from automc.compression.program import Program
 
 
@@ -51,15 +50,3 @@ def lower(program: Program, target: Target) -> Lowered:
             lifetimes[(position, None)] = Lifetime(kernel.scratch_bytes, position, position)
     offsets, total = plan(lifetimes)
     return Lowered(program, target, kernels, context.layouts, offsets, total + OVERREAD)
-
-
-def plan_memory(program: Program, target: str) -> int:
-    """The bytes of the arena that a library of `program` needs while it runs."""
-    return lower(program, find_target(target)).arena_bytes
-
-
-def explain(program: Program, target: str) -> list[tuple[str, Choice]]:
-    """For every operation, the name of the tensor that it writes and what was chosen for it."""
-    lowered = lower(program, find_target(target))
-    names = [operation.target for operation in program.operations]
-    return [(name, kernel.choice) for name, kernel in zip(names, lowered.kernels, strict=True)]

@@ -10,21 +10,27 @@ from numpy.typing import NDArray
 from automc.compiler.artifact import Artifact
 from automc.compression.interpreter import interpret
 from automc.compression.program import Program
+from automc.errors import VerificationError
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How many images were compared, and how many logits differed."""
+    """How many images and logits were compared, and how many logits differed in a bit."""
 
     images: int
+    logits: int
     different: int
 
-    @property
-    def passed(self) -> bool:
-        return self.images > 0 and self.different == 0
+    def require_equal(self) -> None:
+        """Raise `VerificationError` unless every logit is the interpreter's."""
+        if self.logits == 0:
+            raise VerificationError("no image was compared")
+        if self.different:
+            raise VerificationError(f"{self.different} of {self.logits} logits differ from the interpreter's")
 
 
 def verify(artifact: Artifact, program: Program, pixels: NDArray[np.uint8]) -> Verification:
     """Compare the library's logits for `pixels`, `n x height x width x channels`, with the interpreter's."""
     found, meant = artifact.load().run(pixels), interpret(program, pixels)
-    return Verification(len(pixels), int(np.count_nonzero(found.view(np.int32) != meant.view(np.int32))))
+    different = int(np.count_nonzero(found.view(np.int32) != meant.view(np.int32)))
+    return Verification(len(pixels), found.size, different)

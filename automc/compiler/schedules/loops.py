@@ -6,7 +6,7 @@ from automc.compiler.isa import LANES
 
 
 def vectors(index: str, length: int, body: str) -> list[str]:
-    """A loop over `index`: `body` for every `LANES` values of `length` and for those that remain; `COUNT` is their number."""
+    """A loop over `index`: `body` for every `LANES` of `length` values and for those that remain, `COUNT` at a time."""
     whole = length // LANES * LANES
     lines = []
     if whole:
