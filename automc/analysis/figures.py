@@ -62,11 +62,16 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class LearningFigure:
-    """Best reward by trial, one curve a searcher; of a single study also the `rewards` of its trials, NaN if failed."""
+    """Best reward by trial, one curve a searcher; of a single study also the `rewards` of its trials, NaN if failed.
+
+    The reward axis begins at `floor`, below which `hidden` of the single study's trials lie.
+    """
 
     curves: tuple[Curve, ...]
     rewards: Floats | None
     failed: int
+    floor: float
+    hidden: int
 
 
 def pareto_figure(task: Task) -> ParetoFigure | None:
@@ -113,11 +118,10 @@ def _dense_accuracy(task: Task) -> float | None:
     return None
 
 
-def _floor(accuracy: Floats, marks: list[float]) -> float:
-    """Where the accuracy axis begins: low enough for three quarters of the trials and for every mark."""
-    highest = float(accuracy.max())
-    lowest = min(float(np.quantile(accuracy, 0.25)), *marks, highest)
-    return max(0.0, lowest - 0.08 * max(highest - lowest, 0.01)) if lowest > accuracy.min() else float(accuracy.min())
+def _floor(values: Floats, marks: list[float]) -> float:
+    """Where an axis begins: low enough for three quarters of the values and for every mark."""
+    lowest, highest = min([float(np.quantile(values, 0.25)), *marks]), float(values.max())
+    return lowest - 0.08 * max(highest - lowest, 0.01)
 
 
 def learning_figure(task: Task) -> LearningFigure | None:
@@ -132,9 +136,15 @@ def learning_figure(task: Task) -> LearningFigure | None:
         curves.append(Curve(searcher, len(studies), best.mean(axis=0), best.min(axis=0), best.max(axis=0)))
     if not curves:
         return None
-    single = task.studies[0] if len(task.studies) == 1 else None
-    rewards = single.column("reward") if single is not None else None
-    return LearningFigure(tuple(curves), rewards, sum(study.failed for study in task.studies))
+    failed = sum(study.failed for study in task.studies)
+    if len(task.studies) == 1:
+        rewards = task.studies[0].column("reward")
+        floor = _floor(rewards[np.isfinite(rewards)], [])
+        return LearningFigure(tuple(curves), rewards, failed, floor, int((rewards < floor).sum()))
+    # The first tenth of a search is mostly luck, and would flatten what comes after.
+    settled = np.concatenate([curve.lowest[len(curve.lowest) // 10 :] for curve in curves])
+    floor = _floor(settled[np.isfinite(settled)], [float(np.nanmin(settled))])
+    return LearningFigure(tuple(curves), None, failed, floor, 0)
 
 
 def _extended(values: Floats, length: int) -> Floats:

@@ -7,9 +7,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from automc.analysis.figures import LearningFigure, ParetoFigure
-from automc.analysis.runs import Task
+from automc.analysis.runs import Run, Task
 from automc.analysis.units import QUANTITIES, digits, percent
 from automc.search.result import Result, Row
+
+
+def summary(run: Run) -> str:
+    """What the run was, in a line."""
+    trials = sum(len(study.trials) for task in run.tasks for study in task.studies)
+    studies = sum(len(task.studies) for task in run.tasks)
+    return f"A run of automc: {_plural(trials, 'trial')} in {_plural(studies, 'study', 'studies')}"
+
+
+def _plural(count: int, one: str, several: str = "") -> str:
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def headline(result: Result) -> str:
@@ -64,7 +75,10 @@ def method(task: Task) -> list[tuple[str, str]]:
         ("Images", _splits(result)),
         ("Winner", _selection(result)),
         *facts,
-        ("Fine-tuning", f"{result.finetuning_epochs:g} epochs, in the program's own integer arithmetic"),
+        (
+            "Fine-tuning",
+            f"{result.finetuning_epochs:g} times the training images, in the program's own integer arithmetic",
+        ),
         ("Latency", _latency(result)),
         ("Energy", result.energy_source or "no energy model for this device"),
         ("Intervals", "95 % Wilson score intervals of each accuracy by itself; all networks saw the same test images"),
@@ -108,8 +122,11 @@ def _selection(result: Result) -> str:
 def _trials(task: Task) -> str:
     total = sum(len(study.trials) for study in task.studies)
     failed = sum(study.failed for study in task.studies)
-    studies = ", ".join(f"{study.searcher} (seed {study.seed}): {len(study.trials)}" for study in task.studies)
-    return f"{total:,} evaluated policies, {failed:,} of them failed. {studies}"
+    seeds: dict[str, list[str]] = {}
+    for study in task.studies:
+        seeds.setdefault(study.searcher, []).append(str(study.seed))
+    studies = ", ".join(f"{name} (seed {' '.join(numbers)})" for name, numbers in seeds.items())
+    return f"{total:,} evaluated policies, {failed:,} of them failed; by {studies}"
 
 
 def _latency(result: Result) -> str:
@@ -141,6 +158,7 @@ def learning_caption(data: LearningFigure) -> str:
     seeds = max(curve.seeds for curve in data.curves)
     text = "The best reward found so far"
     text += ", mean over seeds, with a band from the lowest seed to the highest." if seeds > 1 else "."
+    text += f" {data.hidden} trials lie below the axis and are not shown." if data.hidden else ""
     return text + (f" {data.failed} failed trials are left out." if data.failed else "")
 
 
@@ -155,7 +173,8 @@ def next_steps(task: Task, run_folder: Path) -> list[tuple[str, str]]:
     return [
         ("Verify the library again on this machine (from the run's folder)", check),
         ("Build it for another target", build),
-        ("Use it from Python", _PYTHON.format(artifact=artifact)),
+        ("Use it from Python", _PYTHON.replace("ARTIFACT", repr(artifact))),
+        ("Use it from C, with model.h and libmodel.a of that folder", _C.replace("PREFIX", result.prefix)),
     ]
 
 
@@ -163,5 +182,19 @@ _PYTHON = """\
 from pathlib import Path
 from automc.compiler.artifact import open_artifact
 
-library = open_artifact(Path({artifact!r})).load()
+library = open_artifact(Path(ARTIFACT)).load()
 logits = library.run(pixels)  # uint8, images x height x width x channels"""
+
+_C = """\
+#include "model.h"
+
+static _Alignas(PREFIX_ARENA_ALIGNMENT) uint8_t arena[PREFIX_ARENA_BYTES];
+
+int classify(const uint8_t pixels[PREFIX_INPUT_BYTES], float logits[PREFIX_OUTPUTS]) {
+    int refusal = PREFIX_init(arena);  /* 0, or why it cannot run on this processor */
+    if (refusal) return refusal;
+    PREFIX_input(arena, pixels);
+    PREFIX_invoke(arena);
+    PREFIX_output(arena, logits);
+    return 0;
+}"""

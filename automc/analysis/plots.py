@@ -74,6 +74,11 @@ def _canvas(width: float, height: float, panels: Sequence[float] = (1,)) -> tupl
     return figure, list(axes[0])
 
 
+def _margin(bottom: float, top: float) -> float:
+    """Some air above the highest value of an axis."""
+    return 0.06 * max(top - bottom, 1e-3)
+
+
 def _look(position: int) -> tuple[str, str]:
     """Colour and shape of the searcher at this place in the alphabet."""
     return _COLOURS[position % len(_COLOURS)], _SHAPES[position % len(_SHAPES)]
@@ -88,7 +93,7 @@ def draw_pareto(data: ParetoFigure) -> Figure:
     for position, cloud in enumerate(data.clouds):
         colour, shape = _look(position)
         axes.scatter(
-            cloud.cost / quantity.divisor, 100 * cloud.accuracy, s=15, c=colour, marker=shape, alpha=0.35, linewidths=0
+            cloud.cost / quantity.divisor, 100 * cloud.accuracy, s=15, c=colour, marker=shape, alpha=0.45, linewidths=0
         )
         cost, accuracy = cloud.cost[cloud.front], cloud.accuracy[cloud.front]
         axes.step(
@@ -105,12 +110,9 @@ def draw_pareto(data: ParetoFigure) -> Figure:
         axes.axvline(data.limit / quantity.divisor, color=_INK, linestyle=(0, (4, 3)), linewidth=1, label="budget")
     if data.dense_accuracy is not None:
         axes.axhline(100 * data.dense_accuracy, color=_QUIET, linestyle=":", linewidth=1.2, label="dense float32")
-    top = max(
-        data.dense_accuracy or 0.0,
-        *(float(cloud.accuracy.max()) for cloud in data.clouds),
-        *(m.accuracy for m in data.marks),
-    )
-    axes.set_ylim(100 * data.floor, 100 * (top + 0.08 * max(top - data.floor, 0.01)))
+    highest = [*(float(cloud.accuracy.max()) for cloud in data.clouds), *(mark.accuracy for mark in data.marks)]
+    top = max([*highest, data.dense_accuracy or 0.0])
+    axes.set_ylim(100 * data.floor, 100 * (top + _margin(data.floor, top)))
     axes.set_xlabel(f"predicted {quantity.label}" if data.metric == "latency_ms" else quantity.label)
     axes.set_ylabel("accuracy on the search images (%)")
     figure.legend(loc="outside lower center", ncols=4)
@@ -130,6 +132,8 @@ def draw_learning(data: LearningFigure) -> Figure:
         axes.step(number, curve.mean, where="post", color=colour, linewidth=1.8, label=curve.searcher)
         if curve.seeds > 1:
             axes.fill_between(number, curve.lowest, curve.highest, step="post", color=colour, alpha=0.15, linewidth=0)
+    top = max(float(np.nanmax(curve.highest)) for curve in data.curves)
+    axes.set_ylim(data.floor, top + _margin(data.floor, top))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trials")
     seeds = sorted({curve.seeds for curve in data.curves})

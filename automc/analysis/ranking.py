@@ -75,7 +75,7 @@ def verdict(ranking: Ranking) -> str:
     if not ranking.standings:
         return "No trial has succeeded yet."
     best, *others = ranking.standings
-    found = f"after {ranking.trials} trials ({best.reward.estimate:.4f})"
+    found = f"after {ranking.trials} trial{'s' * (ranking.trials > 1)} ({best.reward.estimate:.4f})"
     if not others:
         seeds = len(best.rewards)
         return f"Only {best.searcher} has searched, with {seeds} seed{'s' * (seeds > 1)}: best reward {found}."

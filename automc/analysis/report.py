@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +36,11 @@ def write_report(run_folder: Path) -> Path:
     """
     run = read_run(run_folder)
     sections = [_section(task, f"t{position}", run.folder) for position, task in enumerate(run.tasks)]
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    page = Environment(autoescape=True, undefined=StrictUndefined)
     template = page.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     path = run.folder / REPORT_NAME
-    write_atomic(path, template.render(run=run, version=_version(), sections=sections) + "\n")
+    write_atomic(path, template.render(run=run, summary=narrative.summary(run), sections=sections) + "\n")
     return path
-
-
-def _version() -> str:
-    try:
-        return version("automc")
-    except PackageNotFoundError:  # run from a clone that is not installed
-        return "from source"
 
 
 def _section(task: Task, prefix: str, folder: Path) -> dict[str, Any]:
@@ -158,4 +150,4 @@ def _compared(ranking: Ranking, task: Task, prefix: str) -> dict[str, Any]:
 
 def _bounds(interval: Interval) -> str:
     """The interval as text; that of a single seed has no bounds."""
-    return f"{interval.lower:.4f} to {interval.upper:.4f}" if np.isfinite(interval.lower) else MISSING
+    return f"{interval.lower:.4f}–{interval.upper:.4f}" if np.isfinite(interval.lower) else MISSING

@@ -19,7 +19,7 @@ MISSING = "—"
 _COSTS = tuple(QUANTITIES)
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MISSING: "--"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MISSING: "--", "–": "--"}
 )
 
 COMPARISON_HEAD = (
@@ -42,7 +42,7 @@ def _texts(row: Row) -> tuple[str, ...]:
     costs = (_cost(row, name) for name in _COSTS)
     measured = MISSING if row.measured is None else digits(row.measured.median_ms)
     latency, *others = costs
-    bounds = f"{100 * interval.lower:.2f} to {100 * interval.upper:.2f} %"
+    bounds = f"{100 * interval.lower:.2f}–{100 * interval.upper:.2f} %"
     return (row.label, percent(row.accuracy), bounds, latency, measured, *others)
 
 

@@ -148,6 +148,7 @@ class Result(_Model):
     layers: tuple[LayerRow, ...]
     verification: Verification
     artifact: str  # folder of the compiled library, relative to this file
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]  # how the names of the library's functions begin
     versions: Mapping[str, str]  # library to version
     hashes: Mapping[str, str]  # environment, search space, table, weights to SHA-256
     notes: tuple[str, ...] = ()
