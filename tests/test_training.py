@@ -1,0 +1,131 @@
+"""Training: it learns, and an interrupted training ends with the weights of an uninterrupted one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from automc.errors import RunMismatch
+from automc.network.datasets import Images, load_dataset
+from automc.network.training import accuracy, augment, normalise, train
+from automc.schema import TrainingSpec
+from tests.networks import MEAN, STD, TinyResidual
+
+RECIPE = TrainingSpec(epochs=4, batch_size=64, learning_rate=0.1, warmup_epochs=1, crop=1, flip=False, seed=5)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return load_dataset("digits").train.take(slice(0, 600))
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Images:
+    return load_dataset("digits").train.take(slice(600, 900))
+
+
+def trained(
+    images: Images, held_out: Images, folder: Path, recipe: TrainingSpec = RECIPE
+) -> tuple[nn.Module, list[str]]:
+    module = TinyResidual(1)
+    lines: list[str] = []
+    train(module, images, held_out, MEAN, STD, recipe, folder, lines.append)
+    return module, lines
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    images: Images, held_out: Images, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[nn.Module, list[str], Path]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return *trained(images, held_out, folder), folder
+
+
+class Killed(Exception):
+    pass
+
+
+def killed(images: Images, held_out: Images, folder: Path, batches: int) -> None:
+    """Train until a process would have been killed, while it computes the batch after `batches` ones."""
+    module = TinyResidual(1)
+    seen = 0
+
+    def count(part: nn.Module, inputs: Any) -> None:
+        nonlocal seen
+        seen += part.training
+        if seen > batches:
+            raise Killed
+
+    module.register_forward_pre_hook(count)
+    with pytest.raises(Killed):
+        train(module, images, held_out, MEAN, STD, RECIPE, folder, lambda line: None)
+
+
+@pytest.mark.parametrize("batches", [0, 6, 10, 25])  # 10 batches make an epoch
+def test_resumed_training_ends_with_the_same_weights(
+    images: Images, held_out: Images, uninterrupted: tuple[nn.Module, list[str], Path], tmp_path: Path, batches: int
+) -> None:
+    killed(images, held_out, tmp_path, batches)
+    module, lines = trained(images, held_out, tmp_path)
+    assert len(lines) == 4 - batches // 10
+    expected = uninterrupted[0].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in module.state_dict().items())
+
+
+def test_training_learns_and_reports_every_epoch(
+    images: Images, held_out: Images, uninterrupted: tuple[nn.Module, list[str], Path]
+) -> None:
+    module, lines, _ = uninterrupted
+    reached = accuracy(module, held_out, MEAN, STD)
+    assert reached > 0.6
+    assert reached > accuracy(TinyResidual(1), held_out, MEAN, STD) + 0.3
+    assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+    assert f"held-out accuracy {reached:.4f}" in lines[-1]
+    assert not module.training
+
+
+def test_finished_training_is_not_repeated(
+    images: Images, held_out: Images, uninterrupted: tuple[nn.Module, list[str], Path]
+) -> None:
+    module, lines = trained(images, held_out, uninterrupted[2])
+    assert lines == []
+    expected = uninterrupted[0].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in module.state_dict().items())
+
+
+def test_another_recipe_is_refused(
+    images: Images, held_out: Images, uninterrupted: tuple[nn.Module, list[str], Path]
+) -> None:
+    recipe = RECIPE.model_copy(update={"learning_rate": 0.05})
+    with pytest.raises(RunMismatch, match="belongs to a training with another recipe"):
+        trained(images, held_out, uninterrupted[2], recipe)
+
+
+def test_global_generators_are_left_alone(images: Images, held_out: Images, tmp_path: Path) -> None:
+    module, recipe = TinyResidual(1), RECIPE.model_copy(update={"epochs": 1, "flip": True})
+    numpy_state, torch_state = np.random.get_state()[1].copy(), torch.random.get_rng_state()
+    train(module, images, held_out, MEAN, STD, recipe, tmp_path, lambda line: None)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
+
+
+def test_normalisation() -> None:
+    pixels = np.array([[[[0, 255]]]], np.uint8)  # one pixel of two channels
+    expected = torch.tensor([[[[-2.0]], [[1.0]]]])
+    torch.testing.assert_close(normalise(pixels, (0.5, 0.5), (0.25, 0.5)), expected)
+
+
+def test_augmentation_shifts_and_mirrors() -> None:
+    pixels = np.zeros((200, 5, 5, 1), np.uint8)
+    pixels[:, 2, 1] = 9
+    moved = augment(pixels, 1, True, np.random.default_rng(0))
+    assert moved.shape == pixels.shape
+    assert (moved.sum((1, 2, 3)) == 9).all()
+    places = {(int(row), int(column)) for _, row, column, _ in np.argwhere(moved)}
+    assert places == {(row, column) for row in (1, 2, 3) for column in range(5)}
+    assert np.array_equal(augment(pixels, 0, False, np.random.default_rng(0)), pixels)
