@@ -33,6 +33,14 @@ class Custom(nn.Module):
         return self.compute(self, x)
 
 
+class Standardised(nn.Conv2d):
+    """A convolution whose weights are computed from its parameters (weight standardisation)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, centred / centred.std((1, 2, 3), keepdim=True), self.bias, padding=1)
+
+
 def head(self: nn.Module, x: Tensor) -> Tensor:
     return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
@@ -130,6 +138,9 @@ GRAPHS: dict[str, Custom] = {
     "one module called twice": Custom(parts(8, one=nn.Conv2d(8, 8, 1)), twice),
     "batch norm of the image": Custom(
         parts(8, norm=nn.BatchNorm2d(1)), lambda self, x: head(self, F.relu(self.stem(self.norm(x))))
+    ),
+    "computed weights": Custom(
+        parts(8, one=Standardised(8, 8, 3)), lambda self, x: head(self, F.relu(self.one(self.stem(x))))
     ),
     "clamps": Custom(
         parts(8, one=nn.Conv2d(8, 8, 1), six=nn.Hardtanh(0, 6)),
@@ -333,6 +344,8 @@ def test_modules_that_are_refused(part: nn.Module, words: str) -> None:
         (lambda y: F.pad(y[:, 1:7], (0, 0, 0, 0, 1, 1), value=1.0), "only zeros can be padded"),
         (lambda y: F.dropout(y), "pass training=self.training"),
         (lambda y: y.mean(2, keepdim=True), "use x.mean((2, 3))"),
+        (lambda y: F.conv2d(y, y.flatten(1)[:1, :64].view(8, 8, 1, 1)), "its weights are computed from the image"),
+        (lambda y: y.mean((2, 3), keepdim=True, dtype=torch.float32), "its arguments are not understood"),
         (lambda y: y.flip(0), "mixes the images of a batch"),
         (lambda y: y + F.relu_(y.view(-1, 8, 8, 8)), "inplace=False"),
         (lambda y: F.relu(y, inplace=True) + y, "inplace=False"),
@@ -349,6 +362,7 @@ def test_operations_that_are_refused(operation: Callable[[Tensor], Tensor], word
         (lambda self, x: head(self, self.stem(x)).relu(), "without activation"),
         (lambda self, x: self.stem(x).mean((2, 3)), "the last layer must be a dense one"),
         (lambda self, x: (head(self, self.stem(x)), x), "must give one tensor"),
+        (lambda self, x: head(self, self.stem(x)).flip(0), "forward (output): it mixes the images of a batch"),
     ],
 )
 def test_results_that_are_refused(compute: Callable[..., Tensor], words: str) -> None:

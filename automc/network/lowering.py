@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils import _pytree as pytree
 from automc.errors import UnsupportedLayer
 from automc.network.fold import used
 from automc.network.graph import Gather, Input, Layer, Shape
-from automc.network.operators import FUNCTIONS
+from automc.network.operators import FUNCTIONS, Place
 from automc.network.views import Refused, View
 
 _SUPPORTED = (
@@ -47,10 +48,7 @@ def lower(module: nn.Module, graph: fx.Graph, results: dict[fx.Node, Any], shape
             + "\n".join(faults)
             + f"\n{_SUPPORTED}\nReplace the others in the module and train it again, or compress a part without them."
         )
-    result = values[node]
-    if not isinstance(result, View):
-        raise UnsupportedLayer(f"{name} gives a {type(result).__name__}; it must give one tensor, the logits")
-    return used(lowering.layers, lowering.read(result).name)
+    return used(lowering.layers, values[node].name)
 
 
 class _Lowering:
@@ -71,8 +69,6 @@ class _Lowering:
         """What `node` gives, with `View`s for tensors that depend on the image. Raises `Refused`."""
         if node.op == "placeholder":
             return self._input
-        if node.op == "output":
-            return arguments[0]
         leaves = pytree.tree_leaves((arguments, named))
         computed = any(isinstance(leaf, View | _Unknown) for leaf in leaves)
         if not computed or not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
@@ -83,7 +79,11 @@ class _Lowering:
         self._node = node
         self.size = result.shape if isinstance(result, Tensor) else torch.Size()
         modules = (self._modules[str(node.target)],) if node.op == "call_module" else ()
-        return function(self, *modules, *arguments, **named)
+        try:
+            call = inspect.signature(function).bind(self, *modules, *arguments, **named)
+        except TypeError as error:
+            raise Refused(f"its arguments are not understood: {error}") from error
+        return function(*call.args, **call.kwargs)
 
     def name(self, word: str) -> str:
         if self._node.op == "call_module":
@@ -125,14 +125,22 @@ class _Lowering:
         return f"{_within(node, 'forward')} ({word})"
 
     def _function(self, node: fx.Node) -> Callable[..., Any]:
+        kinds: tuple[Any, ...] = (node.target,)
         if node.op == "call_module":
-            kinds: tuple[Any, ...] = type(self._modules[str(node.target)]).__mro__
-        else:
-            kinds = (node.target,)
+            kinds = type(self._modules[str(node.target)]).__mro__
+        elif node.op == "output":
+            return _output
         for kind in kinds:
             if kind in FUNCTIONS:
                 return FUNCTIONS[kind]
         raise Refused("not supported")
+
+
+def _output(at: Place, result: Any) -> Layer:
+    """The layer that writes what the module gives."""
+    if not isinstance(result, View):
+        raise Refused(f"the module gives a {type(result).__name__}; it must give one tensor, the logits")
+    return at.read(result)
 
 
 def _within(node: fx.Node, word: str) -> str:

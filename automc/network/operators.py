@@ -68,8 +68,10 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
 
 
-def _array(values: Tensor) -> NDArray[np.float32]:
-    return values.detach().numpy().astype(np.float32)
+def _array(values: Tensor | View) -> NDArray[np.float32]:
+    if isinstance(values, View):
+        raise Refused("its weights are computed from the image; they must be the same for every image")
+    return np.ascontiguousarray(values.detach().numpy(), np.float32)
 
 
 # Layers with weights.
@@ -85,20 +87,21 @@ def _conv_module(at: Place, module: nn.Conv2d, x: View) -> View:
 
 @understands(torch.conv2d, F.conv2d)
 def _conv(
-    at: Place, input: View, weight: Tensor, bias: Tensor | None = None,
+    at: Place, input: View, weight: Tensor | View, bias: Tensor | None = None,
     stride: int | Sequence[int] = 1, padding: str | int | Sequence[int] = 0, dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> View:  # fmt: skip
-    source, dilated = at.read(input), _pair(dilation)
+    source, kernel, dilated = at.read(input), _array(weight), _pair(dilation)
     if padding == "same":
-        reach = [d * (k - 1) for d, k in zip(dilated, weight.shape[2:], strict=True)]
+        reach = [d * (k - 1) for d, k in zip(dilated, kernel.shape[2:], strict=True)]
         if any(total % 2 for total in reach):
             raise Refused("its padding 'same' differs between the two sides; take an odd kernel")
         padding = [total // 2 for total in reach]
     padded = _pair(0 if isinstance(padding, str) else padding)
-    numbers = np.zeros(weight.shape[0], np.float32) if bias is None else _array(bias)
-    shape, kernel = shape_of(at.size), _array(weight)
-    layer = Conv(at.name("conv"), (source.name,), shape, kernel, numbers, _pair(stride), padded, dilated, groups)
+    numbers = np.zeros(len(kernel), np.float32) if bias is None else _array(bias)
+    layer = Conv(
+        at.name("conv"), (source.name,), shape_of(at.size), kernel, numbers, _pair(stride), padded, dilated, groups
+    )
     return at.emit(layer)
 
 
@@ -108,7 +111,7 @@ def _linear_module(at: Place, module: nn.Linear, x: View) -> View:
 
 
 @understands(F.linear)
-def _linear(at: Place, input: View, weight: Tensor, bias: Tensor | None = None) -> View:
+def _linear(at: Place, input: View, weight: Tensor | View, bias: Tensor | None = None) -> View:
     if len(input.size) != 2:
         raise Refused(f"it reads a tensor of size {tuple(input.size)}; flatten it first: torch.flatten(x, 1)")
     # However the map was rearranged before, the dense layer is a convolution over the map itself, its columns moved.
