@@ -122,7 +122,7 @@ class Lowering:
             weight=codes,
             weight_bits=weights.bits,
             bias=(np.rint(weights.bias / accumulator_step) - folded).astype(np.int32),
-            multiplier=_in_range(accumulator_step / step).astype(np.float32),
+            multiplier=(accumulator_step if is_result else _in_range(accumulator_step / step)).astype(np.float32),
             stride=layer.stride,
             padding=layer.padding,
             dilation=layer.dilation,

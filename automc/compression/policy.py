@@ -113,9 +113,9 @@ def uniform_policy(network: Network, keep_ratio: float = 1.0, weight_bits: int =
     read keep 8 bits. Groups that cannot be pruned stay whole.
     """
     ends = (network.convs[0], network.convs[-1])
-    fine = {layer.name for layer in ends} | {layer.inputs[0] for layer in ends}
+    read = [layer.inputs[0] for layer in ends]
     return Policy(
         keep_ratio={group.name: keep_ratio for group in network.groups if group.prunable},
-        weights={layer.name: Choice(weight_bits=weight_bits) for layer in network.convs if layer.name not in fine},
-        activation_bits={name: activation_bits for name in network.quantised_tensors if name not in fine},
+        weights={layer.name: Choice(weight_bits=weight_bits) for layer in network.convs if layer not in ends},
+        activation_bits={name: activation_bits for name in network.quantised_tensors if name not in read},
     ).normalised(network)

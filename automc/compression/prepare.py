@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +24,15 @@ from automc.errors import DataError, PolicyError
 from automc.network.graph import Conv, Network
 
 Codes = tuple[NDArray[np.int8], NDArray[np.float64]]  # `out x in/groups x kh x kw`, and their scales `out`
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is decided before any layer is prepared: bits, and the channels that remain of each tensor."""
+
+    policy: Policy
+    kept: Mapping[str, Channels]
+    lowering: Lowering
 
 
 class Preparation:
@@ -57,12 +67,10 @@ class Preparation:
         So a layer is prepared once for each set of input channels and each choice, and a policy is assembled from what
         is already there. Raises `PolicyError` for a policy that does not fit the network.
         """
-        policy = policy.normalised(self.network)
-        kept = self._kept_channels(policy)
-        lowering = Lowering(self.network, kept, self._grids_of(policy))
+        plan = self._plan(policy)
         for layer in self.network.layers:
-            lowering.add(layer, self._independent(layer, policy, kept) if isinstance(layer, Conv) else None)
-        return lowering.program()
+            plan.lowering.add(layer, self._independent(layer, plan) if isinstance(layer, Conv) else None)
+        return plan.lowering.program()
 
     @torch.inference_mode()
     def sequential(self, policy: Policy) -> Program:
@@ -72,38 +80,35 @@ class Preparation:
         operand, too. Slower, and several points better where much is pruned. Raises `PolicyError` for a policy that
         does not fit the network.
         """
-        policy = policy.normalised(self.network)
-        kept = self._kept_channels(policy)
-        lowering = Lowering(self.network, kept, self._grids_of(policy))
+        plan = self._plan(policy)
         pixels = torch.tensor(self._pixels).permute(0, 3, 1, 2)
         images = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
         delivered: dict[str, list[Tensor]] = {}  # batches of each tensor, stored - zero_point
         for layer in self.network.layers:
-            weights = self._repaired(layer, policy, kept, lowering, delivered) if isinstance(layer, Conv) else None
-            operation = lowering.add(layer, weights)
+            weights = self._sequential(layer, plan, delivered) if isinstance(layer, Conv) else None
+            operation = plan.lowering.add(layer, weights)
             if operation is not None and layer is not self.network.output:
-                step = step_of(operation, lowering.tensors)
+                step = step_of(operation, plan.lowering.tensors)
                 sources = [delivered[name] for name in operation.sources] or [images]
                 delivered[operation.target] = [step(*batch) for batch in zip(*sources, strict=True)]
             for name in layer.inputs:
                 if self.network.consumers[name][-1] is layer:
                     delivered.pop(name, None)
-        return lowering.program()
+        return plan.lowering.program()
 
     @cached_property
     def _targets(self) -> dict[str, list[Tensor]]:
         return dense_targets(self.network, self._pixels, self._positions)
 
-    def _kept_channels(self, policy: Policy) -> dict[str, Channels]:
+    def _plan(self, policy: Policy) -> _Plan:
+        policy = policy.normalised(self.network)
         slots = kept_slots(policy, self.network, self.removal_order)
         kept = {layer.name: self.network.kept_channels(layer.name, slots) for layer in self.network.layers}
         for name, channels in kept.items():
             if len(channels) == 0:
                 raise PolicyError(f"keep_ratio: no channel of {name} would remain")
-        return kept
-
-    def _grids_of(self, policy: Policy) -> dict[str, Grid]:
-        return {name: self._grid(name, policy.bits_of(name)) for name in self.network.quantised_tensors}
+        grids = {name: self._grid(name, policy.bits_of(name)) for name in self.network.quantised_tensors}
+        return _Plan(policy, kept, Lowering(self.network, kept, grids))
 
     def _grid(self, tensor: str, bits: int) -> Grid:
         if (tensor, bits) not in self._grids:
@@ -117,33 +122,26 @@ class Preparation:
             self._shifts[tensor, bits] = (grid.read(grid.store(samples)) - samples).mean(1, dtype=np.float64)
         return self._shifts[tensor, bits]
 
-    def _independent(self, layer: Conv, policy: Policy, kept: Mapping[str, Channels]) -> IntegerWeights:
+    def _independent(self, layer: Conv, plan: _Plan) -> IntegerWeights:
         """The layer's weights for dense inputs, and a bias that keeps the mean of what it writes."""
         source = layer.inputs[0]
-        inputs, outputs = kept[source], kept[layer.name]
-        bits = policy.choice(layer.name).weight_bits
+        inputs, outputs = plan.kept[source], plan.kept[layer.name]
+        bits = plan.policy.choice(layer.name).weight_bits
         codes, scale = self._rounded(layer, inputs, bits)
         dense_mean = self._statistics.moments[layer.name].mean.numpy()
-        shift = self._shift(source, policy.bits_of(self._storage[source]))
+        shift = self._shift(source, plan.policy.bits_of(self._storage[source]))
         mean = dense_mean + shift.reshape(layer.groups, -1).repeat(math.prod(layer.kernel), 1)
         if layer.groups == 1:
             mean = mean[:, columns_of(layer, inputs)]
         missing = mean_output(layer.weight, dense_mean) - scale * mean_output(codes, mean)
         return IntegerWeights(codes[outputs], bits, scale[outputs], (layer.bias + missing)[outputs])
 
-    def _repaired(
-        self,
-        layer: Conv,
-        policy: Policy,
-        kept: Mapping[str, Channels],
-        lowering: Lowering,
-        delivered: Mapping[str, list[Tensor]],
-    ) -> IntegerWeights:
+    def _sequential(self, layer: Conv, plan: _Plan, delivered: Mapping[str, list[Tensor]]) -> IntegerWeights:
         """The layer's weights for what is delivered to it."""
         positions = self._positions[layer.name]
-        source = lowering.tensors[layer.inputs[0]]
-        inputs, outputs = kept[source.name], kept[layer.name]
-        other = lowering.other_operand(layer)
+        source = plan.lowering.tensors[layer.inputs[0]]
+        inputs, outputs = plan.kept[source.name], plan.kept[layer.name]
+        other = plan.lowering.other_operand(layer)
         moments = MomentSum()
         for index, dense in enumerate(self._targets[layer.name]):
             targets = dense[..., outputs]
@@ -155,11 +153,10 @@ class Preparation:
             weight = weight[:, outputs][:, :, columns_of(layer, inputs)]
         elif layer.is_depthwise:
             weight = weight[outputs]
-        gram, mean = moments.result().gram, moments.result().mean.numpy()
-        cross, mean_target = moments.with_targets()
-        bits = policy.choice(layer.name).weight_bits
-        codes, scale = _integer(repair(weight, gram, cross), gram, layer, bits)
-        return IntegerWeights(codes, bits, scale, mean_target.numpy() - scale * mean_output(codes, mean))
+        read, (cross, mean_target) = moments.inputs(), moments.targets()
+        bits = plan.policy.choice(layer.name).weight_bits
+        codes, scale = _integer(repair(weight, read.gram, cross), read.gram, layer, bits)
+        return IntegerWeights(codes, bits, scale, mean_target.numpy() - scale * mean_output(codes, read.mean.numpy()))
 
     @torch.inference_mode()
     def _rounded(self, layer: Conv, inputs: Channels, bits: int) -> Codes:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from automc.compression.quantize import damp
 from automc.compression.statistics import Moments
-from automc.network.graph import Conv, Group, Network
+from automc.network.graph import Network
 
-_RIDGE = 1e-4
+_RIDGE = 1e-4  # of the mean diagonal, so that the Gram matrix of dependent channels has an inverse
 
 
 @torch.inference_mode()
@@ -24,21 +24,11 @@ def removal_order(network: Network, moments: Mapping[str, Moments]) -> dict[str,
     A slot's cost is what its removal adds to the squared errors of the convolutions that read it, each relative to its
     output's variance, after the channels that remain have been refitted.
     """
-    orders = {}
-    for position, group in enumerate(network.groups):
-        if group.prunable:
-            readers = _readers(network, position, moments)
-            orders[group.name] = _eliminate(readers, group.slots) if readers else _by_magnitude(network, group)
-    return orders
-
-
-def _by_magnitude(network: Network, group: Group) -> NDArray[np.int64]:
-    energy = np.zeros(group.slots)
-    for name, slots in group.members.items():
-        layer = network[name]
-        assert isinstance(layer, Conv)
-        np.add.at(energy, slots, np.square(layer.weight).sum((1, 2, 3)))
-    return np.argsort(energy, kind="stable")
+    return {
+        group.name: _eliminate(_readers(network, position, moments), group.slots)
+        for position, group in enumerate(network.groups)
+        if group.prunable
+    }
 
 
 @dataclass(eq=False)

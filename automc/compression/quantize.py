@@ -62,7 +62,7 @@ def weight_scales(weight: Tensor, bits: int) -> Tensor:
     largest = weight.abs().amax(-1)
     best, least = largest / top, torch.full_like(largest, torch.inf)
     for shrink in np.linspace(1, 0.25, 31):
-        scale = largest * (shrink / top)
+        scale = largest * shrink / top
         error = (nearest(weight, scale, bits) * scale[..., None] - weight).square().sum(-1)
         better = error < least
         best, least = torch.where(better, scale, best), torch.where(better, error, least)

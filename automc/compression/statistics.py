@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from automc.errors import UnsupportedLayer
-from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Network, Pool
+from automc.network.forward import walk
+from automc.network.graph import Conv, Network
 from automc.network.training import normalise
 
 BATCH = 64
@@ -35,8 +35,7 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """moments: by convolution; samples: `channels x m` float32 values of each tensor that is quantised, or that a
-    convolution reads."""
+    """moments: by convolution; samples: `channels x m` float32 of each tensor that is quantised or convolved."""
 
     moments: Mapping[str, Moments]
     samples: Mapping[str, NDArray[np.float32]]
@@ -50,14 +49,14 @@ def collect(network: Network, pixels: NDArray[np.uint8], positions: Mapping[str,
     samples: dict[str, list[Tensor]] = {name: [] for name in (*network.quantised_tensors, *read)}
     places = -(-SAMPLES // len(pixels))
     for batch in batches(network, pixels):
-        for layer, inputs, _, after in walk(network, batch):
+        for layer, inputs, _, after in walk(network.layers, batch):
             if isinstance(layer, Conv):
                 sums[layer.name].add(patches(inputs[0], layer, positions[layer.name]))
             if layer.name in samples:
                 rows, columns = zip(*positions[layer.name][:places], strict=True)
                 samples[layer.name].append(after[:, :, rows, columns].transpose(0, 1).flatten(1))
     return Statistics(
-        {name: moments.result() for name, moments in sums.items()},
+        {name: moments.inputs() for name, moments in sums.items()},
         {name: torch.cat(parts, 1).numpy() for name, parts in samples.items()},
     )
 
@@ -75,7 +74,7 @@ def dense_targets(
         conv_of[total] = conv_of.pop(conv)
     parts: dict[str, list[Tensor]] = {layer.name: [] for layer in network.convs}
     for batch in batches(network, pixels):
-        for layer, _, before, _ in walk(network, batch):
+        for layer, _, before, _ in walk(network.layers, batch):
             if layer.name in conv_of:
                 conv = conv_of[layer.name]
                 parts[conv].append(pick(before, positions[conv]))
@@ -96,51 +95,6 @@ def sample_positions(network: Network, seed: int) -> dict[str, Positions]:
         drawn = np.random.default_rng([seed, index]).permutation(height * width)[:POSITIONS]
         chosen[layer.name] = tuple((int(place) // width, int(place) % width) for place in drawn)
     return chosen
-
-
-def walk(network: Network, images: Tensor) -> Iterator[tuple[Layer, list[Tensor], Tensor, Tensor]]:
-    """Each layer with its inputs and what it computes before and after its activation, `n x c x h x w` float32."""
-    values: dict[str, Tensor] = {}
-    for layer in network.layers:
-        inputs = [values[name] for name in layer.inputs]
-        before = images if isinstance(layer, Input) else _compute(layer, inputs)
-        after = _activate(before, layer)
-        values[layer.name] = after
-        yield layer, inputs, before, after
-        for name in set(layer.inputs):
-            if network.consumers[name][-1] is layer:
-                del values[name]
-
-
-def _compute(layer: Layer, inputs: list[Tensor]) -> Tensor:
-    match layer:
-        case Conv():
-            weight, bias = torch.tensor(layer.weight), torch.tensor(layer.bias)
-            return F.conv2d(inputs[0], weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-        case Add():
-            return inputs[0] + inputs[1]
-        case Concat():
-            return torch.cat(inputs, 1)
-        case Gather():
-            index = torch.tensor(layer.index)
-            picked = inputs[0][:, :, :: layer.stride, :: layer.stride][:, index.clamp(min=0)]
-            return torch.where((index >= 0)[:, None, None], picked, 0.0)
-        case Pool(kind="mean"):
-            return F.avg_pool2d(inputs[0], layer.kernel, layer.stride, layer.padding)
-        case Pool():
-            return F.max_pool2d(inputs[0], layer.kernel, layer.stride, layer.padding)
-        case _:
-            raise UnsupportedLayer(f"{layer.name}: no arithmetic for a {type(layer).__name__} layer")
-
-
-def _activate(values: Tensor, layer: Layer) -> Tensor:
-    match layer:
-        case Conv(activation="relu") | Add(activation="relu"):
-            return F.relu(values)
-        case Conv(activation="relu6") | Add(activation="relu6"):
-            return F.relu6(values)
-        case _:
-            return values
 
 
 def pick(values: Tensor, positions: Positions) -> Tensor:
@@ -171,6 +125,7 @@ class MomentSum:
 
     def __init__(self) -> None:
         self._rows = 0
+        self._origins: tuple[Tensor, Tensor]
         self._sums: list[Tensor] = []
 
     def add(self, inputs: Tensor, targets: Tensor | None = None) -> None:
@@ -178,17 +133,22 @@ class MomentSum:
         x = inputs.flatten(0, 1).transpose(0, 1)  # groups x rows x d
         groups, rows, _ = x.shape
         y = x[..., :0] if targets is None else targets.reshape(rows, groups, -1).transpose(0, 1)
-        sums = [x.mT @ x, x.mT @ y, x.sum(1), y.sum(1)]  # of one batch float32 is precise enough, over all it is not
-        self._sums = [part.double() + (self._sums[i] if self._sums else 0) for i, part in enumerate(sums)]
+        if not self._sums:  # near the means, so that small variances survive float32
+            self._origins = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
+        x, y = x - self._origins[0], y - self._origins[1]
+        # Within a batch float32 is precise enough, over all of them it is not.
+        parts = [part.double() for part in (x.mT @ x, x.mT @ y, x.sum(1), y.sum(1))]
+        self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)] if self._sums else parts
         self._rows += rows
 
-    def result(self) -> Moments:
+    def inputs(self) -> Moments:
         """The moments of the inputs."""
         mean = self._sums[2] / self._rows
-        return Moments(self._sums[0] / self._rows - mean[:, :, None] * mean[:, None, :], mean)
+        gram = self._sums[0] / self._rows - mean[:, :, None] * mean[:, None, :]
+        return Moments(gram, mean + self._origins[0][:, 0].double())
 
-    def with_targets(self) -> tuple[Tensor, Tensor]:
+    def targets(self) -> tuple[Tensor, Tensor]:
         """The inputs' covariance with the targets `groups x d x out/groups`, and the targets' means `out`."""
-        mean = self._sums[3] / self._rows
-        cross = self._sums[1] / self._rows - (self._sums[2] / self._rows)[:, :, None] * mean[:, None, :]
-        return cross, mean.flatten()
+        input_mean, mean = self._sums[2] / self._rows, self._sums[3] / self._rows
+        cross = self._sums[1] / self._rows - input_mean[:, :, None] * mean[:, None, :]
+        return cross, (mean + self._origins[1][:, 0].double()).flatten()

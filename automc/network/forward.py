@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,23 +14,36 @@ from automc.network.graph import Activation, Add, Concat, Conv, Gather, Input, L
 @torch.no_grad()
 def forward(layers: Sequence[Layer], images: Tensor) -> dict[str, Tensor]:
     """Every layer's tensor, `n x c x h x w` float32, for normalised `images`, `n x c x h x w`."""
+    return {layer.name: after for layer, _, _, after in walk(layers, images)}
+
+
+def walk(layers: Sequence[Layer], images: Tensor) -> Iterator[tuple[Layer, list[Tensor], Tensor, Tensor]]:
+    """Each layer with what it reads, and what it computes before and after its activation; all `n x c x h x w`.
+
+    Tensors that no later layer reads are let go.
+    """
+    last_reader = {name: layer for layer in layers for name in layer.inputs}
     tensors: dict[str, Tensor] = {}
     for layer in layers:
-        tensors[layer.name] = (
-            images if isinstance(layer, Input) else _compute(layer, [tensors[n] for n in layer.inputs])
-        )
-    return tensors
+        sources = [tensors[name] for name in layer.inputs]
+        before = images if isinstance(layer, Input) else _compute(layer, sources)
+        after = activate(before, layer.activation) if isinstance(layer, Conv | Add) else before
+        tensors[layer.name] = after
+        yield layer, sources, before, after
+        for name in set(layer.inputs):
+            if last_reader[name] is layer:
+                del tensors[name]
 
 
 def _compute(layer: Layer, sources: list[Tensor]) -> Tensor:
+    """What the layer computes before its activation."""
     source = sources[0]
     match layer:
         case Conv():
             weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
-            sums = F.conv2d(source, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-            return activate(sums, layer.activation)
+            return F.conv2d(source, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
         case Add():
-            return activate(source + sources[1], layer.activation)
+            return source + sources[1]
         case Concat():
             return torch.cat(sources, 1)
         case Gather():

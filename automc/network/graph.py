@@ -168,7 +168,8 @@ class Network:
         for layer in self.layers:
             if isinstance(layer, Add):
                 last = self[max(layer.inputs, key=order.__getitem__)]
-                if isinstance(last, Conv) and last.activation == "none" and self.consumers[last.name] == (layer,):
+                read_once = layer.inputs.count(last.name) == 1 and self.consumers[last.name] == (layer,)
+                if isinstance(last, Conv) and last.activation == "none" and read_once:
                     fused[layer.name] = last.name
         return fused
 
