@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from automc.compression.policy import Policy
+from automc.environment.metrics import Outcome
 from automc.errors import BudgetSpent, EvaluationFailed, RunMismatch, StorageError
-from automc.search.study import Outcome, Progress, Study
+from automc.search.study import Progress, Study
 from automc.search.trials import LOG_NAME, Trial, read_log
 
 HEADER = {"searcher": "climber", "seed": 0}

@@ -5,27 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from automc.compression.policy import Policy
+from automc.environment.metrics import Outcome
 from automc.errors import AutomcError, BudgetSpent, RunMismatch, StorageError
 from automc.search.trials import Header, Trial, TrialLog
 
 _LOGGER = logging.getLogger(__name__)
 _TIMES_NAME = "times.csv"
 _FIRST_FAILURE_REWARD = -1.0  # told where no trial has succeeded yet: below what a useful policy earns
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an evaluation found: plain data by name, and the reward that it is worth."""
-
-    metrics: Mapping[str, Any]
-    reward: float
 
 
 @dataclass(frozen=True)
@@ -137,6 +130,8 @@ class _Answers:
             raise  # a full disk says nothing about the policy
         except AutomcError as error:
             return self._failed(number, policy, f"{type(error).__name__}: {error}")
+        if outcome.reason:
+            return self._failed(number, policy, outcome.reason)
         numbers = {**outcome.metrics, "reward": outcome.reward}
         wrong = {
             name: value for name, value in numbers.items() if isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,76 @@
+"""The searchers by name, and the way for a user's own to join them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from automc.errors import ConfigError, NameNotFound
+from automc.files import closest
+
+if TYPE_CHECKING:
+    from automc.environment.problem import Problem
+    from automc.search.searchers.base import Searcher, Settings
+
+# Modules and classes as text, so that to list the names imports none of the libraries behind them.
+_BUILT_IN = {
+    "greedy": ("greedy", "Greedy"),
+    "nsga2": ("optuna_samplers", "NSGA2"),
+    "ppo": ("ppo", "PPOAgent"),
+    "random": ("random", "Random"),
+    "tpe": ("optuna_samplers", "TPE"),
+    "uniform": ("uniform", "Uniform"),
+}
+_REGISTERED: dict[str, type[Searcher]] = {}
+
+
+def register_searcher(name: str, searcher: type[Searcher]) -> None:
+    """Make a user's own searcher known under `name` (from a `--plugin` module)."""
+    _REGISTERED[name] = searcher
+
+
+def searcher_names() -> list[str]:
+    """The names that `build_searcher` knows."""
+    return sorted(_BUILT_IN.keys() | _REGISTERED.keys())
+
+
+def searcher_class(name: str) -> type[Searcher]:
+    """The class of the searcher called `name`. Raises `NameNotFound` with the nearest name."""
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    if name not in _BUILT_IN:
+        names = searcher_names()
+        raise NameNotFound(f"no searcher '{name}'{closest(name, names)} (known: {', '.join(names)})")
+    module, found = _BUILT_IN[name]
+    searcher: type[Searcher] = getattr(import_module(f"{__name__}.{module}"), found)
+    return searcher
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> Settings:
+    """The settings of a searcher, with its defaults filled in.
+
+    Raises `ConfigError` with all faults at once: the setting, what is allowed, the nearest name.
+    """
+    model = searcher_class(name).settings_model
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        known = list(model.model_fields)
+        raise ConfigError("\n".join(_fault(name, dict(fault), known) for fault in error.errors())) from error
+
+
+def build_searcher(name: str, settings: Mapping[str, Any], problem: Problem, seed: int) -> Searcher:
+    """The searcher called `name` for a problem. Raises `NameNotFound` and `ConfigError`."""
+    return searcher_class(name)(problem, check_settings(name, settings), seed)
+
+
+def _fault(searcher: str, fault: Mapping[str, Any], known: list[str]) -> str:
+    setting = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return (
+            f"{searcher}: unknown setting '{setting}'{closest(setting, known)} (allowed: {', '.join(known) or 'none'})"
+        )
+    return f"{searcher}: {setting}: {fault['msg']}. Got {fault['input']!r} instead."

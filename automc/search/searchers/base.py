@@ -1,0 +1,43 @@
+"""`Searcher`: what every method of search shares, learned or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from automc.compression.policy import Policy
+from automc.environment.problem import Problem
+from automc.search.trials import Trial
+
+Evaluate = Callable[[Policy], Trial]
+
+
+class Settings(BaseModel):
+    """What a user may set of a searcher; each searcher that has settings extends it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Searcher:
+    """A method of search for one problem.
+
+    It proposes policies by calling `evaluate`, and must be a deterministic function of its seed and the answers: it
+    draws from generators of its own, reads no clock, and does not know how many trials there will be.
+    """
+
+    settings_model: ClassVar[type[Settings]] = Settings
+
+    def __init__(self, problem: Problem, settings: Any, seed: int) -> None:
+        self.problem = problem
+        self.settings = settings
+        self.seed = seed
+
+    def run(self, evaluate: Evaluate) -> None:
+        """Call `evaluate` until nothing is left to try, or it raises `BudgetSpent`, which must pass through."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned into the study's folder; most searchers learn nothing."""

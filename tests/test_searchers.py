@@ -1,0 +1,239 @@
+"""Every searcher on a small problem: what all must keep, and what each is for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tests.problems as problems
+from automc.environment.metrics import Outcome
+from automc.environment.problem import Problem
+from automc.errors import BudgetSpent, ConfigError, NameNotFound
+from automc.files import sha256_of
+from automc.schema import GoalSpec
+from automc.search.searchers import build_searcher, check_settings, register_searcher, searcher_class, searcher_names
+from automc.search.searchers.base import Evaluate, Searcher
+from automc.search.searchers.greedy import allocate
+from automc.search.searchers.uniform import uniform_choices
+from automc.search.study import Study
+from automc.search.trials import LOG_NAME, Trial
+
+NAMES = ["greedy", "nsga2", "ppo", "random", "tpe", "uniform"]
+TIGHT = GoalSpec(limits={"latency_ms": "40%", "size_bytes": "60%"})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small networks are slower on more."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def tiny(goal: GoalSpec = TIGHT) -> Problem:
+    return problems.tiny_problem(goal)
+
+
+def search(
+    name: str,
+    trials: int,
+    problem: Problem | None = None,
+    seed: int = 0,
+    evaluate: Callable[..., Outcome] = problems.formula_outcome,
+    **settings: object,
+) -> list[Trial]:
+    """The trials of a searcher, without a log."""
+    problem = problem or tiny()
+    done: list[Trial] = []
+
+    def answer(policy):
+        if len(done) == trials:
+            raise BudgetSpent("spent")
+        outcome = evaluate(problem, policy)
+        state = "failed" if outcome.reason else "complete"
+        done.append(Trial(len(done), policy, outcome.metrics, outcome.reward, state, outcome.reason))
+        return done[-1]
+
+    try:
+        build_searcher(name, settings, problem, seed).run(answer)
+    except BudgetSpent:
+        pass
+    else:
+        assert name == "uniform", f"{name} stopped by itself after {len(done)} trials"
+    return done
+
+
+def test_the_names_are_known() -> None:
+    assert searcher_names() == NAMES
+    with pytest.raises(NameNotFound, match="Did you mean 'greedy'"):
+        searcher_class("gready")
+
+
+def test_listing_the_names_imports_no_library() -> None:
+    code = "import sys; from automc.search.searchers import searcher_names; print(*searcher_names(), *sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split())
+    assert loaded >= set(NAMES)
+    assert not loaded & {"torch", "optuna", "stable_baselines3", "gymnasium"}
+
+
+def test_settings_are_checked_all_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_settings("ppo", {"learning_rat": 1e-3, "episodes": 1})
+    assert "unknown setting 'learning_rat'. Did you mean 'learning_rate'?" in str(caught.value)
+    assert "episodes: Input should be greater than or equal to 2. Got 1 instead." in str(caught.value)
+    with pytest.raises(ConfigError, match="allowed: none"):
+        check_settings("random", {"temperature": 1.0})
+
+
+def test_a_registered_searcher_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(Searcher):
+        def run(self, evaluate: Evaluate) -> None:
+            evaluate(self.problem.space.policy(self.problem.cheapest))
+
+    monkeypatch.setattr("automc.search.searchers._REGISTERED", {})
+    register_searcher("mine", Mine)
+    assert "mine" in searcher_names()
+    assert isinstance(build_searcher("mine", {}, tiny(), 0), Mine)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_trial_breaks_its_budget(name: str) -> None:
+    problem = tiny()
+    trials = search(name, 80, problem)
+    assert len(trials) == 80 or name == "uniform"
+    assert all(problem.limits.fits(problem.cost(trial.policy)) for trial in trials)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_proposals_are_a_function_of_the_seed_and_the_answers(name: str) -> None:
+    first = [trial.policy for trial in search(name, 60, seed=3)]
+    np.random.seed(99)  # whatever has used the global generators before
+    assert [trial.policy for trial in search(name, 60, seed=3)] == first
+    assert [trial.policy for trial in search(name, 40, seed=3)] == first[:40]  # the budget of trials decides nothing
+    if name != "uniform":
+        assert [trial.policy for trial in search(name, 60, seed=4)] != first
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_search_writes_the_log_of_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    problem = tiny()
+
+    def study(folder: str, trials: int) -> bytes:
+        searcher = build_searcher(name, {}, problem, 0)
+        Study(
+            tmp_path / folder,
+            {"searcher": name},
+            searcher,
+            lambda policy: problems.formula_outcome(problem, policy),
+            trials,
+        ).run()
+        return (tmp_path / folder / LOG_NAME).read_bytes()
+
+    for trials in (5, 23, 40):
+        resumed = study("resumed", trials)
+    assert resumed == study("whole", 40)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reward", ["mnasnet", "absolute", "fastest"])
+def test_every_goal_can_be_searched(name: str, reward: str) -> None:
+    problem = tiny(GoalSpec(reward=reward, limits={"latency_ms": "50%"}))
+    trials = search(name, 40, problem)
+    assert len({trial.policy.fingerprint() for trial in trials}) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_search_goes_on_after_failed_trials(name: str) -> None:
+    calls = iter(range(1000))
+
+    def sometimes(problem: Problem, policy: object) -> Outcome:
+        if next(calls) % 3 == 0:
+            return Outcome({}, 0.1, "cannot be judged")
+        return problems.formula_outcome(problem, policy)
+
+    trials = search(name, 60, evaluate=sometimes)
+    assert len(trials) == 60 or name == "uniform"
+    assert sum(not trial.complete for trial in trials) >= 2
+
+
+def best(trials: list[Trial]) -> float:
+    return max(trial.reward for trial in trials)
+
+
+@pytest.mark.parametrize("name", ["greedy", "nsga2", "ppo", "tpe"])
+def test_a_searcher_that_learns_beats_random_search(name: str) -> None:
+    problem = tiny()
+    learned = np.mean([best(search(name, 100, problem, seed)) for seed in range(3)])
+    random = np.mean([best(search("random", 100, problem, seed)) for seed in range(3)])
+    assert learned > random
+
+
+def test_the_agent_learns_without_a_prior() -> None:
+    rewards = [trial.reward for trial in search("ppo", 240, prior="none")]
+    assert np.mean(rewards[-40:]) > np.mean(rewards[:40]) + 0.02
+
+
+def test_random_search_reaches_every_choice() -> None:
+    problem = tiny(GoalSpec(reward="mnasnet"))
+    chosen = np.array([problem.space.choices_of(trial.policy) for trial in search("random", 200, problem)])
+    for position, decision in enumerate(problem.space.decisions):
+        assert set(chosen[:, position]) == set(range(len(decision.choices)))
+
+
+def test_uniform_policies_take_one_level_of_each_kind_the_least_compressed_first() -> None:
+    problem = tiny(GoalSpec(reward="mnasnet"))
+    found = uniform_choices(problem)
+    assert found[0] == problem.space.largest()
+    assert found[-1] == problem.space.smallest()
+    assert len(found) == 4 * 3 * 2
+    for choices in found:
+        for kind in ("keep_ratio", "weight_bits", "activation_bits"):
+            taken = {
+                decision.choices[index]
+                for decision, index in zip(problem.space.decisions, choices, strict=True)
+                if decision.kind == kind
+            }
+            assert len(taken) == 1
+
+
+def test_greedy_spares_what_is_sensitive() -> None:
+    problem = tiny()
+    count = len(problem.space.decisions)
+    for position in range(count):
+        losses = np.ones(count)
+        losses[position] = 1e6
+        spared = allocate(problem, problem.space.largest(), losses, growth=2.0)
+        losses[position] = 1e-6
+        spent = allocate(problem, problem.space.largest(), losses, growth=2.0)
+        assert problem.limits.fits(problem.cost_of(spared))
+        assert (
+            spared[position] > spent[position] or spared[position] == len(problem.space.decisions[position].choices) - 1
+        )
+
+
+def test_greedy_and_the_agent_bear_a_base_that_cannot_be_judged() -> None:
+    def never(problem: Problem, policy: object) -> Outcome:
+        return Outcome({}, -1.0, "cannot be judged")
+
+    for name in ("greedy", "ppo"):
+        assert len(search(name, 40, evaluate=never)) == 40
+
+
+def test_the_agent_is_saved_without_pickle_and_reproducibly(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    problem = tiny()
+    for folder in ("first", "second"):
+        agent = build_searcher("ppo", {"episodes": 4}, problem, 1)
+        Study(tmp_path / folder, {}, agent, lambda policy: problems.formula_outcome(problem, policy), 45).run()
+    first, second = (tmp_path / folder for folder in ("first", "second"))
+    assert sorted(path.name for path in first.glob("agent*")) == ["agent.json", "agent.safetensors"]
+    assert (first / "agent.safetensors").read_bytes() == (second / "agent.safetensors").read_bytes()
+    assert sha256_of(first / "agent.safetensors") in (first / "agent.json").read_text()
+    assert all(np.isfinite(value.numpy()).all() for value in load_file(first / "agent.safetensors").values())
