@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from torch import nn
 
 from automc.compression.policy import Policy
+from automc.compression.prepare import Preparation
 from automc.cost.kernels import KernelPlan, kernels_of
 from automc.cost.table import Header, LatencyTable, Row
 from automc.environment.metrics import Metrics, Outcome
@@ -107,6 +109,7 @@ def tiny_problem(goal: GoalSpec | None = None, space: SearchSpaceSpec = JOINT, p
         pricing=pricing or FormulaPricing(network),
         target="portable",
         identity={"environment": "tiny"},
+        prepare=partial(Preparation, network, some().pixels),
     )
 
 
@@ -143,7 +146,7 @@ def macs_table(network: Network) -> LatencyTable:
     """A latency table by a formula: `network`'s kernels, whole and at a quarter of the channels, take their work."""
     prunable = [group.name for group in network.groups if group.prunable]
     policies = [Policy(keep_ratio=dict.fromkeys(prunable, ratio)) for ratio in (0.25, 1.0)]
-    kernels = sorted({kernel for policy in policies for kernel in kernels_of(network, policy)})
+    kernels = sorted({kernel for policy in policies for kernel in kernels_of(network, policy) if kernel.inputs})
     rows = tuple(Row(kernel, 1e-6 * kernel.work + 1e-4, 0.0, 9, "simulated") for kernel in kernels)
     header = Header("paper", "none", "portable", "none", "none", "2026-01-01")
     return LatencyTable(header, None, rows)

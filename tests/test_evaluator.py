@@ -9,8 +9,9 @@ from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
 from automc.compression.policy import Policy, Uniform
 from automc.environment.evaluator import Evaluator
-from automc.environment.loading import build_problem
+from automc.environment.loading import build_problem, calibration_pixels
 from automc.environment.problem import Problem
+from automc.environment.space import SearchSpace
 from automc.errors import DataError, InfeasibleBudget, PolicyError, UnsupportedLayer
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
@@ -28,14 +29,14 @@ def small_module(classes: int = 10) -> nn.Module:
     return module
 
 
-def small_problem(module: nn.Module | None = None, goal: GoalSpec | None = None, **data) -> Problem:
+def small_problem(module=None, goal=None, priced=None, **data) -> Problem:
     dataset = load_dataset("digits")
     module = module or small_module()
     sizes = {"search": 60, "selection": 40, "calibration": 64} | data
     spec = EnvironmentSpec(
         description="", network="small", data=DataSpec(name="digits", **sizes), goal=goal or GoalSpec()
     )
-    table = macs_table(trace(small_module(), (1, 8, 8), dataset.mean, dataset.std, "small"))
+    table = macs_table(trace(priced or small_module(), (1, 8, 8), dataset.mean, dataset.std, "small"))
     return build_problem("small", spec, module, dataset, space=JOINT, table=table)
 
 
@@ -57,7 +58,7 @@ def test_metrics_are_what_the_interpreter_computes(problem, fidelity, split):
     policy = problem.space.policy(tuple(len(decision.choices) // 2 for decision in problem.space.decisions))
     metrics = evaluator.evaluate(policy, split)
     images = getattr(problem.splits, split)
-    program = getattr(problem.preparation, {"independent": "program", "sequential": "sequential"}[fidelity])(policy)
+    program = getattr(problem.prepare(), {"independent": "program", "sequential": "sequential"}[fidelity])(policy)
     logits, dense = interpret(program, images.pixels), dense_logits(problem, images.pixels)
     right, dense_right = ((answer.argmax(1) == images.labels).mean() for answer in (logits, dense))
     assert metrics.accuracy == right
@@ -133,10 +134,46 @@ def test_an_outcome_carries_metrics_and_the_goals_reward(problem):
 
 
 def test_calibration_images_are_in_no_other_split(problem):
-    calibration = {image.tobytes() for image in problem.calibration_pixels}
-    assert len(problem.calibration_pixels) == 64
+    pixels = calibration_pixels(problem.spec, problem.splits)
+    calibration = {image.tobytes() for image in pixels}
+    assert len(pixels) == 64
+    assert calibration <= {image.tobytes() for image in problem.splits.train.pixels}
     for images in (problem.splits.search, problem.splits.selection, problem.splits.test):
         assert not calibration & {image.tobytes() for image in images.pixels}
+
+
+class Halves(nn.Module):
+    """Reads only some channels of a convolution, so that its cost depends on which channels are removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, 2, 1)
+        self.second = nn.Conv2d(4, 8, 3, 1, 1)
+        self.last = nn.Linear(8, 10)
+        with torch.no_grad():
+            self.first.weight[4:] *= 0.01
+            self.first.bias[4:] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.second(torch.relu(self.first(x))[:, :4]))
+        return self.last(torch.flatten(nn.functional.adaptive_avg_pool2d(y, 1), 1))
+
+
+def test_a_split_group_is_priced_by_the_channels_that_really_remain():
+    halved = small_problem(Halves(), priced=Halves())
+    evaluator = Evaluator(halved)
+    for ratio in (0.5, 0.75):
+        policy = Policy(keep_ratio={"first": ratio}).normalised(halved.network)
+        assert evaluator.evaluate(policy).macs == evaluator.program(policy).macs()
+
+
+def test_no_choice_leaves_a_part_of_a_split_group_empty():
+    network = small_problem(Halves(), priced=Halves()).network
+    ascending = SearchSpace(network, JOINT, {"first": np.arange(8)})  # the four channels that are read leave first
+    assert ascending.decisions[0].choices == (0.625, 0.75, 1.0)
+    assert ascending.notes == ("keep_ratio of first in whole channels of 8: 0.25 is 0.625",)
+    descending = SearchSpace(network, JOINT, {"first": np.arange(8)[::-1]})
+    assert descending.decisions[0].choices == (0.25, 0.5, 0.75, 1.0)
 
 
 def test_identity_changes_with_what_it_names(problem):

@@ -47,7 +47,7 @@ class Evaluator:
 
     def program(self, policy: Policy) -> Program:
         """The Program of a policy, at this evaluator's fidelity."""
-        preparation = self.problem.preparation
+        preparation = self.problem.prepare()
         return preparation.program(policy) if self.fidelity == "independent" else preparation.sequential(policy)
 
     def evaluate(self, policy: Policy, split: Split = "search") -> Metrics:

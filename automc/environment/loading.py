@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from automc import catalog
+from automc.compiler.targets import host_target
+from automc.compression.prepare import Preparation
+from automc.cost.measure import measure, processor
 from automc.cost.model import CostModel
+from automc.cost.sampling import kernels_to_measure
 from automc.cost.table import LatencyTable, read_table
 from automc.environment.problem import Problem
 from automc.environment.space import SearchSpace
 from automc.errors import DataError, WeightsError
-from automc.files import canonical_json, sha256_of
+from automc.files import cache_directory, canonical_json, sha256_of
 from automc.network.datasets import Dataset, Splits, load_dataset, split
 from automc.network.graph import Network
 from automc.network.trace import trace
@@ -25,6 +32,8 @@ from automc.network.zoo import build_network, load_weights
 from automc.schema import EnvironmentSpec, SearchSpaceSpec, read_spec
 
 Report = Callable[[str], None]
+
+_SECONDS_TO_MEASURE = 120.0  # then the rest is interpolated, and said to be
 
 
 def _silent(line: str) -> None:
@@ -67,7 +76,10 @@ def build_problem(
     _, height, width, channels = dataset.train.pixels.shape
     network = trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network)
     _check_classes(network, dataset)
-    asked = SearchSpace(network, space)
+    prepare = cache(lambda: Preparation(network, calibration_pixels(spec, splits)))
+    # Which channels of a split group remain depends on the order in which pruning removes them.
+    order = prepare().removal_order if _splits_a_group(network) else None
+    asked = SearchSpace(network, space, order)
     table = table or _table(spec.device, network, asked, report)
     problem = Problem(
         name=name,
@@ -77,7 +89,7 @@ def build_problem(
         classes=dataset.classes,
         splits=splits,
         space=asked,
-        pricing=CostModel(network, table),
+        pricing=CostModel(network, table, order),
         target=table.header.target,
         identity={
             "environment": sha256_of(canonical_json(spec.model_dump(mode="json")).encode()),
@@ -86,10 +98,27 @@ def build_problem(
             "weights": _weights_hash(module),
             "images": _images_hash(splits),
         },
+        prepare=prepare,
     )
     if problem.limits.hard:
         _ = problem.cheapest  # refuses a budget that nothing meets
     return problem
+
+
+def calibration_pixels(spec: EnvironmentSpec, splits: Splits) -> NDArray[np.uint8]:
+    """`n x height x width x channels` uint8: training images that neither search, selection nor report see."""
+    picked = np.random.default_rng(spec.data.seed).permutation(len(splits.train))[: spec.data.calibration]
+    return splits.train.pixels[np.sort(picked)]
+
+
+def _splits_a_group(network: Network) -> bool:
+    """Whether some tensor holds only a part of a prunable channel group."""
+    for position, group in enumerate(network.groups):
+        for slots in network.channel_slots.values():
+            held = len(np.unique(slots[slots[:, 0] == position, 1]))
+            if group.prunable and 0 < held < group.slots:
+                return True
+    return False
 
 
 def _weights_file(spec: EnvironmentSpec, file: Path, override: str | Path | None) -> Path:
@@ -107,7 +136,23 @@ def _weights_file(spec: EnvironmentSpec, file: Path, override: str | Path | None
 def _table(device: str, network: Network, space: SearchSpace, report: Report) -> LatencyTable:
     if device != "host":
         return read_table(catalog.find("latency_tables", device))
-    return host_table(network, space.spec, report)
+    return _host_table(network, space.spec, report)
+
+
+def _host_table(network: Network, space: SearchSpaceSpec, report: Report) -> LatencyTable:
+    """What this machine takes for the kernels that the search may ask for, measured once for each such set of kernels.
+
+    A finished table is never touched again, so that a search that is resumed sees the costs that it began with.
+    """
+    target, needs = host_target(), [(network, space)]
+    asked = [processor(), target, [list(kernel) for kernel in kernels_to_measure(needs)]]
+    name = f"host-{target}-{sha256_of(canonical_json(asked).encode())[:8]}.csv"
+    path = cache_directory() / "latency_tables" / name
+    if not path.exists():
+        unfinished = path.parent / "unfinished" / name
+        measure(needs, target, unfinished, report, _SECONDS_TO_MEASURE)
+        os.replace(unfinished, path)
+    return read_table(path)
 
 
 def _splits(spec: EnvironmentSpec, dataset: Dataset) -> Splits:

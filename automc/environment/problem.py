@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from automc.compression.policy import Policy
 from automc.environment.metrics import Metrics
 from automc.environment.reward import REWARDS, Costs, Limits
@@ -39,7 +36,8 @@ class Problem:
     """What is compressed, on which images, for which device, what may be chosen and what counts as good.
 
     `module` is the dense network that `network` was traced from; `target` is the instruction set that the prices are
-    for; `identity` holds the SHA-256 of everything that the answer to a policy depends on.
+    for; `identity` holds the SHA-256 of everything that the answer to a policy depends on; `prepare` calibrates, at its
+    first call, what makes Programs of policies.
     """
 
     name: str
@@ -52,6 +50,7 @@ class Problem:
     pricing: Pricing
     target: str
     identity: Mapping[str, str]
+    prepare: Callable[[], Preparation]
 
     def cost(self, policy: Policy) -> Cost:
         """What a policy costs on the device."""
@@ -91,20 +90,6 @@ class Problem:
                 f"{self.name}: no policy of the search space keeps the budget. {self._shortfall(cost)}"
             )
         return choices
-
-    @cached_property
-    def preparation(self) -> Preparation:
-        """What makes a Program of a policy, calibrated on training images that no split of the search holds."""
-        from automc.compression.prepare import Preparation
-
-        return Preparation(self.network, self.calibration_pixels)
-
-    @property
-    def calibration_pixels(self) -> NDArray[np.uint8]:
-        """`n x height x width x channels` uint8."""
-        count = len(self.splits.train)
-        picked = np.random.default_rng(self.spec.data.seed).permutation(count)[: self.spec.data.calibration]
-        return self.splits.train.pixels[np.sort(picked)]
 
     def _shortfall(self, cost: Costs) -> str:
         return "; ".join(

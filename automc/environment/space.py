@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from automc.compression.policy import Policy, Uniform
 from automc.errors import ConfigError, PolicyError
@@ -41,15 +44,19 @@ class SearchSpace:
     The layers are walked in the order of computation; each asks for the keep ratio of its channel group (at the
     group's first producer), the bits of its weights, and the bits of the tensor it writes. What a convolution adds into
     a sum is written as the sum. Where a pin leaves one choice, nothing is asked. Keep ratios are those of whole
-    channels, so that different choices are different networks; `notes` name every ratio that was rounded. The image
-    keeps 8 bits unless a pin names it.
+    channels, so that different choices are different networks, and leave no tensor empty; `notes` name every ratio that
+    was rounded. The image keeps 8 bits unless a pin names it. `order` is the one in which pruning removes the slots of
+    each group (first leaves first); it matters where a tensor holds only a part of a group.
 
     Raises `ConfigError` for a pin that matches no layer or allows nothing, and where nothing is left to choose.
     """
 
-    def __init__(self, network: Network, spec: SearchSpaceSpec) -> None:
+    def __init__(
+        self, network: Network, spec: SearchSpaceSpec, order: Mapping[str, NDArray[np.int64]] | None = None
+    ) -> None:
         self.network = network
         self.spec = spec
+        self._order = order or {}
         self.notes: tuple[str, ...] = ()
         self._pins = [(pin, _matching(pin, network)) for pin in spec.pins]
         asked = list(self._walk())
@@ -150,15 +157,24 @@ class SearchSpace:
             raise ConfigError(
                 f"a pin asks {group.name} for a keep_ratio of at least {least:g}, but the choices are {offered}"
             )
+        needed = self._fewest(group)
         whole: dict[float, float] = {}  # the ratio of a whole number of channels to the asked one
         for ratio in ratios:
-            kept = Policy(keep_ratio={group.name: ratio}).kept_count(group.name, group.slots) / group.slots
-            whole.setdefault(kept, ratio)
+            kept = max(needed, Policy(keep_ratio={group.name: ratio}).kept_count(group.name, group.slots))
+            whole.setdefault(kept / group.slots, ratio)
         rounded = [f"{asked:g} is {kept:g}" for kept, asked in whole.items() if kept != asked]
         if rounded or len(whole) < len(ratios):
             text = "; ".join(rounded) or "equal ratios are asked once"
             self.notes += (f"keep_ratio of {group.name} in whole channels of {group.slots}: {text}",)
         return tuple(whole)
+
+    def _fewest(self, group: Group) -> int:
+        """How many slots must remain so that every tensor that is only a part of the group keeps a channel."""
+        position = self.network.groups.index(group)
+        leaves = np.empty(group.slots, np.int64)  # when each slot leaves
+        leaves[self._order.get(group.name, np.arange(group.slots))] = np.arange(group.slots)
+        tensors = (slots for slots in self.network.channel_slots.values() if (slots[:, 0] == position).all())
+        return max(group.slots - int(leaves[slots[:, 1]].max()) for slots in tensors)
 
     def _bits(self, kind: Literal["weight_bits", "activation_bits"], layers: tuple[Layer, ...]) -> tuple[int, ...]:
         """The last pin that says something of a layer counts; a frozen layer has 8 bits."""
