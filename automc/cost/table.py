@@ -48,6 +48,7 @@ class Header:
     output_tile: int = 1  # output channels that one panel of the kernels computes
     input_tile: int = 1  # input channels that one step of the kernels consumes
     overhead_ms: float = 0.0  # of one call of the library, whatever the network
+    reference_ms: float = 0.0  # of the reference kernel that the others were compared with; 0 where there was none
     notes: str = ""
 
 
@@ -73,6 +74,16 @@ class LatencyTable:
         """The table with further `rows`; a row of the same kernel is replaced."""
         merged = {**self.by_kernel, **{row.kernel: row for row in rows}}
         return replace(self, rows=tuple(merged[kernel] for kernel in sorted(merged)))
+
+    def at_reference(self, reference_ms: float) -> LatencyTable:
+        """The table if its reference takes `reference_ms`, where rows are known as multiples of the reference."""
+        if not self.rows:
+            return replace(self, header=replace(self.header, reference_ms=reference_ms))
+        factor = reference_ms / self.header.reference_ms
+        rows = tuple(
+            replace(row, latency_ms=row.latency_ms * factor, spread_ms=row.spread_ms * factor) for row in self.rows
+        )
+        return replace(self, header=replace(self.header, reference_ms=reference_ms), rows=rows)
 
 
 def write_table(table: LatencyTable, path: Path) -> None:
@@ -139,8 +150,9 @@ def _read_header(lines: list[str], path: Path) -> tuple[Header, EnergyCoefficien
         for name in ("threads", "output_tile", "input_tile")
         if name in entries
     }
-    if "overhead_ms" in entries:
-        numbers["overhead_ms"] = _number(entries.pop("overhead_ms"), float, 0, None, f"{where} 'overhead_ms'")
+    for name in ("overhead_ms", "reference_ms"):
+        if name in entries:
+            numbers[name] = _number(entries.pop(name), float, 0, None, f"{where} '{name}'")
     header = Header(**cast(dict[str, Any], {**entries, **numbers}))
     return header, EnergyCoefficients.from_header(energy, str(path)), checksum
 

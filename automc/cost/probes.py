@@ -1,0 +1,210 @@
+"""Programs made for timing: each runs many kernels side by side, on weights and images of no meaning."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automc.compression.lower import IntegerWeights, Lowering
+from automc.compression.operations import Convolve, Join, Operation, Pool, Quantise, Select, Sum, Tensor
+from automc.compression.policy import Policy, kept_slots
+from automc.compression.program import Program
+from automc.compression.quantize import Grid, nearest, weight_scales
+from automc.cost.kernels import Kernel
+from automc.network.graph import Conv, Network
+
+_MULTIPLIER = 2.0**-10
+_NO_BITS = 8  # of the tensors of kernels whose time does not depend on bits
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A Program, and which of its operations (by target) is which kernel."""
+
+    program: Program
+    kernels: dict[str, Kernel]
+
+
+def probes_of(kernels: Iterable[Kernel], most: int) -> list[Probe]:
+    """Programs that run all `kernels`, each at least once and at most `most` of them in one Program.
+
+    Kernels share a Program if their sources have one size and one number of bits. A convolution with a residual brings
+    the one without it along, whose output is its residual.
+    """
+    alike: dict[tuple[tuple[int, int], int], list[Kernel]] = defaultdict(list)
+    for kernel in sorted(set(kernels)):
+        alike[_source_size(kernel), kernel.activation_bits or _NO_BITS].append(kernel)
+    probes = []
+    for (size, bits), members in sorted(alike.items()):
+        for start in range(0, len(members), most):
+            part = members[start : start + most]
+            inputs = [kernel for kernel in part if kernel.operation == "quantise"]
+            # A Program reads one image, so every further image needs a Program of its own.
+            probes.append(_Builder(size, bits, inputs[:1]).build([kernel for kernel in part if kernel not in inputs]))
+            probes += [_Builder(size, bits, [kernel]).build([]) for kernel in inputs[1:]]
+    return probes
+
+
+def random_weights(
+    random: np.random.Generator, shape: tuple[int, ...], bits: int
+) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Codes of `shape`, and the scale of each output channel, of Gaussian weights rounded as trained ones are.
+
+    Which instructions a convolution gets follows from how large neighbouring weights are together.
+    """
+    drawn = torch.from_numpy(random.normal(size=shape).reshape(shape[0], -1))
+    scale = weight_scales(drawn, bits)
+    return nearest(drawn, scale, bits).to(torch.int8).numpy().reshape(shape), scale.numpy()
+
+
+def random_program(network: Network, policy: Policy, seed: int) -> Program:
+    """The Program of `policy` with random weights: it takes as long as one of trained weights, and says nothing."""
+    random = np.random.default_rng(seed)
+    slots = kept_slots(policy, network, {group.name: np.arange(group.slots) for group in network.groups})
+    kept = {layer.name: network.kept_channels(layer.name, slots) for layer in network.layers}
+    grids = {name: Grid(policy.bits_of(name), 1 / (1 << policy.bits_of(name)), 0) for name in network.quantised_tensors}
+    lowering = Lowering(network, kept, grids)
+    for layer in network.layers:
+        weights = None
+        if isinstance(layer, Conv):
+            outputs = len(kept[layer.name])
+            inputs = layer.weight.shape[1] if layer.groups > 1 else len(kept[layer.inputs[0]])
+            bits = policy.choice(layer.name).weight_bits
+            codes, scale = random_weights(random, (outputs, inputs, *layer.kernel), bits)
+            weights = IntegerWeights(codes, bits, scale / np.sqrt(codes[0].size), np.zeros(outputs))
+        lowering.add(layer, weights)
+    return lowering.program()
+
+
+class _Builder:
+    def __init__(self, size: tuple[int, int], bits: int, inputs: Sequence[Kernel]) -> None:
+        self._random = np.random.default_rng(0)
+        self._size = size
+        self._bits = bits
+        self._tensors: dict[str, Tensor] = {}
+        self._operations: list[Operation] = []
+        self._kernels: dict[str, Kernel] = {}
+        self._sources: dict[int, str] = {}  # by their number of channels
+        channels = inputs[0].inputs if inputs else 1
+        name = self._tensor("image", channels, *size)
+        table = np.tile(np.arange(256) >> (8 - bits), (channels, 1)).astype(np.uint8)
+        self._operations.append(Quantise(name, table))
+        if inputs:
+            self._kernels[name] = inputs[0]
+
+    def build(self, kernels: Iterable[Kernel]) -> Probe:
+        for kernel in kernels:
+            self._add(kernel)
+        weight = np.ones((1, self._tensors["image"].channels, 1, 1), np.int8)
+        self._operations.append(self._convolution("logit", "image", weight, self._size, (0, 0), 8, None))
+        program = Program(f"probe of {len(self._kernels)} kernels", self._tensors, tuple(self._operations))
+        return Probe(program, self._kernels)
+
+    def _add(self, kernel: Kernel) -> str:
+        for name, known in self._kernels.items():
+            if known == kernel:
+                return name
+        residual = self._add(kernel._replace(residual=False)) if kernel.residual else None
+        source = self._source(kernel.inputs // 2 if kernel.operation == "join" else kernel.inputs)
+        name = self._tensor(f"kernel{len(self._kernels)}", kernel.outputs, kernel.height, kernel.width)
+        self._operations.append(self._operation(kernel, name, source, residual))
+        self._kernels[name] = kernel
+        return name
+
+    def _operation(self, kernel: Kernel, target: str, source: str, residual: str | None) -> Operation:
+        window, stride = _window(kernel), (kernel.stride_height, kernel.stride_width)
+        padding = _padding(kernel)
+        high = self._tensors[target].limit
+        match kernel.operation:
+            case "convolve" | "depthwise":
+                inputs = 1 if kernel.operation == "depthwise" else kernel.inputs
+                shape = kernel.outputs, inputs, *_window(kernel)
+                weight = random_weights(self._random, shape, kernel.weight_bits)[0]
+                return self._convolution(target, source, weight, stride, padding, kernel.weight_bits, residual)
+            case "sum":
+                return Sum(target, source, source, (_MULTIPLIER, _MULTIPLIER), 0, high)
+            case "select":
+                index = tuple(range(min(kernel.inputs, kernel.outputs)))
+                return Select(target, source, (*index, *[-1] * (kernel.outputs - len(index))), kernel.stride_height)
+            case "join":
+                rest = self._source(kernel.inputs - kernel.inputs // 2)
+                return Join(target, (source, rest), (_MULTIPLIER, _MULTIPLIER))
+            case "pool_mean" | "pool_max":
+                kind = "mean" if kernel.operation == "pool_mean" else "max"
+                return Pool(target, source, kind, window, stride, padding, _MULTIPLIER, 0, high)  # type: ignore[arg-type]
+        raise AssertionError(kernel.operation)
+
+    def _convolution(
+        self,
+        target: str,
+        source: str,
+        weight: NDArray[np.int8],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        bits: int,
+        residual: str | None,
+    ) -> Convolve:
+        outputs = len(weight)
+        groups = self._tensors[source].channels // weight.shape[1]
+        return Convolve(
+            target=target,
+            source=source,
+            weight=weight,
+            weight_bits=bits,
+            bias=np.zeros(outputs, np.int32),
+            multiplier=np.full(outputs, _MULTIPLIER, np.float32),
+            stride=stride,
+            padding=padding,
+            dilation=(1, 1),
+            groups=groups,
+            low=0,
+            high=(1 << self._bits) - 1,
+            residual=residual,
+            residual_multiplier=_MULTIPLIER if residual else 0.0,
+        )
+
+    def _source(self, channels: int) -> str:
+        if channels == self._tensors["image"].channels:
+            return "image"
+        if channels not in self._sources:
+            name = self._tensor(f"source{channels}", channels, *self._size)
+            self._operations.append(Select(name, "image", (0,) * channels, 1))
+            self._sources[channels] = name
+        return self._sources[channels]
+
+    def _tensor(self, name: str, channels: int, height: int, width: int) -> str:
+        self._tensors[name] = Tensor(name, channels, height, width, self._bits, 1.0, 0)
+        return name
+
+
+def _window(kernel: Kernel) -> tuple[int, int]:
+    return kernel.kernel_height, kernel.kernel_width
+
+
+def _padding(kernel: Kernel) -> tuple[int, int]:
+    """Half of the window; none where windows do not overlap, or where one window is the whole source."""
+    return tuple(
+        0 if window == stride or length == 1 else (window - 1) // 2 for window, stride, length in _axes(kernel)
+    )  # type: ignore[return-value]
+
+
+def _source_size(kernel: Kernel) -> tuple[int, int]:
+    """`stride` pixels for each of the output's where the windows fit so, else as few as give that many windows."""
+    sizes = []
+    for (window, stride, length), padding in zip(_axes(kernel), _padding(kernel), strict=True):
+        full = length * stride
+        fits = full + 2 * padding >= window and (full + 2 * padding - window) // stride + 1 == length
+        sizes.append(full if fits else (length - 1) * stride + window - 2 * padding)
+    return sizes[0], sizes[1]
+
+
+def _axes(kernel: Kernel) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    return (
+        (kernel.kernel_height, kernel.stride_height, kernel.height),
+        (kernel.kernel_width, kernel.stride_width, kernel.width),
+    )

@@ -1,0 +1,95 @@
+"""Which kernels to time, so that a table knows every policy of some networks by rows or by short interpolations."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+
+from automc.compiler.isa import LANES
+from automc.compression.policy import Policy, Uniform
+from automc.cost.kernels import Kernel, KernelPlan, partial_sum_growth
+from automc.network.graph import Network
+from automc.schema import SearchSpaceSpec
+
+_INPUT_POINTS = 3  # a kernel's time is nearly linear in its input channels
+
+
+def kernels_to_measure(needs: Iterable[tuple[Network, SearchSpaceSpec]]) -> tuple[Kernel, ...]:
+    """The kernels to time for these networks and what may be chosen for their layers.
+
+    For each geometry (operation, pixels, window, stride): a grid of input and output channels for the bits of the
+    slowest and the fastest growth of partial sums; for all other bits that may lead to other instructions, or to
+    another decoding of weights, only its two ends and its middle; and a residual along the output channels.
+    Pins are not looked at: what they forbid is little, what they force is 8 bits or in the lists.
+    """
+    needed: set[Kernel] = set()
+    for network, space in needs:
+        plan = KernelPlan(network)
+        for ratio, bits in product({*space.keep_ratio, 1.0}, _bit_pairs(space)):
+            needed.update(step.kernel for step in plan.steps(_uniform(network, ratio, *bits)))
+    alike = defaultdict(list)
+    for kernel in sorted(needed):
+        alike[kernel.geometry].append(kernel)
+    return tuple(sorted(kernel for members in alike.values() for kernel in set(_representatives(members))))
+
+
+def _representatives(members: Sequence[Kernel]) -> Iterator[Kernel]:
+    like = members[0]
+    if not like.weight_bits:
+        yield from members
+        return
+    pairs = _distinct_bits((kernel.weight_bits, kernel.activation_bits) for kernel in members)
+    inputs = _spread(sorted({kernel.inputs for kernel in members}), _INPUT_POINTS)
+    outputs = _one_for_each_vector_count(kernel.outputs for kernel in members)
+    grid = list(product(inputs, outputs))
+    few = list(zip(_spread(inputs, 3), _spread(outputs, 3), strict=False))
+    if like.operation == "depthwise":
+        grid = few = [(count, count) for count in outputs]
+    few = [grid[0], *few, grid[-1]]
+    for bits in pairs:
+        for channels in grid if bits in (pairs[0], pairs[-1]) else few:
+            yield _kernel(like, channels, bits, residual=False)
+    if any(kernel.residual for kernel in members):
+        for count in outputs:
+            yield _kernel(like, (inputs[0], count), pairs[-1], residual=True)
+
+
+def _kernel(like: Kernel, channels: tuple[int, int], bits: tuple[int, int], residual: bool) -> Kernel:
+    return like._replace(
+        inputs=channels[0], outputs=channels[1], weight_bits=bits[0], activation_bits=bits[1], residual=residual
+    )
+
+
+def _uniform(network: Network, keep_ratio: float, weight_bits: int, activation_bits: int) -> Policy:
+    return Policy(
+        keep_ratio={group.name: keep_ratio for group in network.groups if group.prunable},
+        weights={layer.name: Uniform(weight_bits=weight_bits) for layer in network.convs},
+        activation_bits=dict.fromkeys(network.quantised_tensors, activation_bits),
+    )
+
+
+def _bit_pairs(space: SearchSpaceSpec) -> list[tuple[int, int]]:
+    """What the space offers; 8 bits are always among it, because frozen layers and dense networks have them."""
+    forced_weights = [bits for pin in space.pins for bits in pin.weight_bits or []]
+    forced_activations = [bits for pin in space.pins for bits in pin.activation_bits or []]
+    weights = {*space.weight_bits, *forced_weights, 8}
+    return sorted(product(weights, {*space.activation_bits, *forced_activations, 8}))
+
+
+def _distinct_bits(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """One pair for each width of weights and growth of partial sums, the one of most activation bits; slowest first."""
+    distinct = {(weight, partial_sum_growth(weight, act)): (weight, act) for weight, act in sorted(pairs)}
+    return sorted(distinct.values(), key=lambda bits: (partial_sum_growth(*bits), bits))
+
+
+def _spread(values: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the ascending `values`, evenly spread, the first and the last among them."""
+    if len(values) <= count:
+        return list(values)
+    return [values[round(position * (len(values) - 1) / (count - 1))] for position in range(count)]
+
+
+def _one_for_each_vector_count(outputs: Iterable[int]) -> list[int]:
+    """For each number of vectors, which decides how a kernel is cut into panels, the most channels that have it."""
+    return list({-(-count // LANES): count for count in sorted(outputs)}.values())
