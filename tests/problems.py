@@ -16,7 +16,7 @@ from automc.cost.table import Header, LatencyTable, Row
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
 from automc.environment.space import SearchSpace
-from automc.network.datasets import Images, Splits
+from automc.network.datasets import Dataset, Images, Splits
 from automc.network.graph import Add, Conv, Group, Input, Network, Pool
 from automc.schema import DataSpec, EnvironmentSpec, GoalSpec, SearchSpaceSpec
 
@@ -103,7 +103,7 @@ def tiny_problem(goal: GoalSpec | None = None, space: SearchSpaceSpec = JOINT, p
         spec=EnvironmentSpec(description="for tests", network="tiny", data=data, goal=goal or GoalSpec()),
         network=network,
         module=nn.Identity(),
-        classes=("x", "y", "z"),
+        dataset=Dataset("random", ("x", "y", "z"), network.mean, network.std, some(), some()),
         splits=Splits(some(), some(), some(), some(), "train"),
         space=SearchSpace(network, space),
         pricing=pricing or FormulaPricing(network),

@@ -179,12 +179,17 @@ def test_no_choice_leaves_a_part_of_a_split_group_empty():
 def test_identity_changes_with_what_it_names(problem):
     same = small_problem().identity
     assert same == problem.identity
+
+    def changed(**settings) -> set[str]:
+        return {name for name, value in small_problem(**settings).identity.items() if value != same[name]}
+
     other = small_module()
     with torch.no_grad():
         other[0].bias[0] += 1
-    assert {name for name, value in small_problem(other).identity.items() if value != same[name]} == {"weights"}
-    changed = {name for name, value in small_problem(search=61).identity.items() if value != same[name]}
-    assert changed == {"environment", "images"}
+    assert changed(module=other) == {"weights"}
+    assert changed(search=61) == {"environment", "images"}
+    assert changed(goal=GoalSpec(limits={"latency_ms": "60%"})) == {"environment"}
+    assert changed(priced=Halves()) == {"table"}
 
 
 @pytest.mark.parametrize(

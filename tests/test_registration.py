@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from automc import catalog
 from automc.cost.table import write_table
 from automc.environment.environment import CompressionEnv
+from automc.environment.loading import load_problem
 from automc.errors import ConfigError, NameNotFound, WeightsError
 from automc.network import datasets
 from automc.network.trace import trace
@@ -36,7 +37,7 @@ def make(tmp_path, monkeypatch):
     monkeypatch.setitem(datasets._REGISTRY, "cifar10", noise)
     monkeypatch.setenv("AUTOMC_PATH", str(tmp_path))
 
-    def make(name: str, **settings):
+    def make(name: str, *overrides: str, weights=None):
         spec = read_spec(EnvironmentSpec, catalog.find("envs", name))
         dataset = datasets.load_dataset(spec.data.name)
         _, height, width, channels = dataset.train.pixels.shape
@@ -44,8 +45,8 @@ def make(tmp_path, monkeypatch):
         network = trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network)
         write_table(macs_table(network), tmp_path / "latency_tables" / "paper.csv")
         save_file(module.state_dict(), tmp_path / "weights.safetensors")
-        settings = {"weights": tmp_path / "weights.safetensors", "overrides": ("device=paper",)} | settings
-        return gymnasium.make(f"automc:automc/{name}-v0", **settings)
+        overrides = (f"weights={tmp_path}/weights.safetensors", "device=paper", *overrides)
+        return gymnasium.make(f"automc:automc/{name}-v0", weights=weights, overrides=overrides)
 
     return make
 
@@ -64,10 +65,32 @@ def test_every_file_of_envs_keeps_the_contracts(make, name):
 def test_what_an_environment_lacks_is_said_before_any_work(make, tmp_path):
     with pytest.raises(WeightsError, match="cannot read weights from"):
         make("resnet8_digits", weights=tmp_path / "absent.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"absent\.safetensors does not exist; train them with:\n  automc train resnet8"
+    ):
+        make("resnet8_digits", "weights=absent.safetensors")
+    with pytest.raises(WeightsError, match="names no weights; train them with"):
+        make("resnet8_digits", "weights=null")
     with pytest.raises(NameNotFound, match=r"no 'papyr' in latency_tables/\. Did you mean 'paper'"):
-        make("resnet8_digits", overrides=("device=papyr",))
+        make("resnet8_digits", "device=papyr")
     with pytest.raises(ConfigError, match=r"unknown field 'data\.serach'"):
-        make("resnet8_digits", overrides=("data.serach=3",))
+        make("resnet8_digits", "data.serach=3")
+
+
+def test_weights_of_unknown_training_are_searched_on_test_images(make, tmp_path):
+    own = make("resnet8_digits", "data.search=100", "data.selection=100").unwrapped.problem
+    assert own.splits.carved_from == "train"
+    assert len(own.splits.test) == 500
+    weights = tmp_path / "weights.safetensors"
+    foreign = make("resnet8_digits", "data.search=100", "data.selection=100", weights=weights).unwrapped.problem
+    assert foreign.splits.carved_from == "test"
+    assert len(foreign.splits.test) == 300
+    assert foreign.identity["environment"] != own.identity["environment"]
+    lines = []
+    path = catalog.find("envs", "resnet8_digits")
+    spec = read_spec(EnvironmentSpec, path, ("data.search=100", "data.selection=100", "device=paper"))
+    load_problem(spec, path, weights, lines.append)
+    assert "may have been trained on images that this environment holds out" in lines[0]
 
 
 @pytest.mark.parametrize("first", ["import automc; import gymnasium", "import gymnasium; import automc"])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +16,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automc import catalog
-from automc.compiler.targets import host_target
 from automc.compression.prepare import Preparation
-from automc.cost.measure import measure, processor
+from automc.cost.device import open_device
 from automc.cost.model import CostModel
-from automc.cost.sampling import kernels_to_measure
-from automc.cost.table import LatencyTable, read_table
+from automc.cost.table import LatencyTable
 from automc.environment.problem import Problem
 from automc.environment.space import SearchSpace
 from automc.errors import DataError, WeightsError
-from automc.files import cache_directory, canonical_json, sha256_of
+from automc.files import canonical_json, sha256_of
 from automc.network.datasets import Dataset, Splits, load_dataset, split
 from automc.network.graph import Network
 from automc.network.trace import trace
@@ -33,7 +32,12 @@ from automc.schema import EnvironmentSpec, SearchSpaceSpec, read_spec
 
 Report = Callable[[str], None]
 
-_SECONDS_TO_MEASURE = 120.0  # then the rest is interpolated, and said to be
+_FOREIGN_WEIGHTS = (
+    "{path} may have been trained on images that this environment holds out, so the search and selection images are "
+    "taken from the test part; where it was not, name it as the environment's own: weights={path}"
+)
+# What a policy's metrics and reward do not depend on, or what has a checksum of its own.
+_NOT_IDENTITY = {"description", "weights", "device", "search_space", "training", "finetuning"}
 
 
 def _silent(line: str) -> None:
@@ -43,7 +47,10 @@ def _silent(line: str) -> None:
 def load_problem(
     spec: EnvironmentSpec, file: Path, weights: str | Path | None = None, report: Report = _silent
 ) -> Problem:
-    """The problem that the environment file `file` states, read as `spec`; `weights` replaces its weights.
+    """The problem that the environment file `file` states, read as `spec`.
+
+    `weights` replaces its weights. Nobody knows what those were trained on, so search and selection images are then
+    carved out of the test part, and `report` is told so.
 
     Raises an `InputError` for whatever is missing or does not fit, before any time is spent: `NameNotFound`,
     `DataError`, `WeightsError`, `UnsupportedLayer`, `TableError`, `ConfigError`, `InfeasibleBudget`.
@@ -51,7 +58,10 @@ def load_problem(
     dataset = load_dataset(spec.data.name)
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are drawn from torch's global generator
         module = build_network(spec.network, len(dataset.classes), dataset.train.pixels.shape[3])
-    load_weights(module, _weights_file(spec, file, weights))
+    load_weights(module, _own_weights(spec, file) if weights is None else Path(weights))
+    if weights is not None and spec.data.carve_from == "train":
+        report(_FOREIGN_WEIGHTS.format(path=weights))
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"carve_from": "test"})})
     return build_problem(file.stem, spec, module, dataset, report=report)
 
 
@@ -80,21 +90,21 @@ def build_problem(
     # Which channels of a split group remain depends on the order in which pruning removes them.
     order = prepare().removal_order if _splits_a_group(network) else None
     asked = SearchSpace(network, space, order)
-    table = table or _table(spec.device, network, asked, report)
+    table = table or open_device(spec.device, [(network, space)], report)
     problem = Problem(
         name=name,
         spec=spec,
         network=network,
         module=module,
-        classes=dataset.classes,
+        dataset=dataset,
         splits=splits,
         space=asked,
         pricing=CostModel(network, table, order),
         target=table.header.target,
         identity={
-            "environment": sha256_of(canonical_json(spec.model_dump(mode="json")).encode()),
-            "search_space": sha256_of(canonical_json(space.model_dump(mode="json")).encode()),
-            "table": table.sha256,
+            "environment": _hash(spec.model_dump(mode="json", exclude=_NOT_IDENTITY)),
+            "search_space": _hash(space.model_dump(mode="json", exclude={"description"})),
+            "table": _hash([table.sha256, table.header.overhead_ms, table.energy and asdict(table.energy)]),
             "weights": _weights_hash(module),
             "images": _images_hash(splits),
         },
@@ -121,9 +131,7 @@ def _splits_a_group(network: Network) -> bool:
     return False
 
 
-def _weights_file(spec: EnvironmentSpec, file: Path, override: str | Path | None) -> Path:
-    if override is not None:
-        return Path(override)
+def _own_weights(spec: EnvironmentSpec, file: Path) -> Path:
     advice = f"train them with:\n  automc train {file.stem}\nor name a file with --weights"
     if spec.weights is None:
         raise WeightsError(f"{file} names no weights; {advice}")
@@ -131,28 +139,6 @@ def _weights_file(spec: EnvironmentSpec, file: Path, override: str | Path | None
     if not path.exists():
         raise WeightsError(f"{path} does not exist; {advice}")
     return path
-
-
-def _table(device: str, network: Network, space: SearchSpace, report: Report) -> LatencyTable:
-    if device != "host":
-        return read_table(catalog.find("latency_tables", device))
-    return _host_table(network, space.spec, report)
-
-
-def _host_table(network: Network, space: SearchSpaceSpec, report: Report) -> LatencyTable:
-    """What this machine takes for the kernels that the search may ask for, measured once for each such set of kernels.
-
-    A finished table is never touched again, so that a search that is resumed sees the costs that it began with.
-    """
-    target, needs = host_target(), [(network, space)]
-    asked = [processor(), target, [list(kernel) for kernel in kernels_to_measure(needs)]]
-    name = f"host-{target}-{sha256_of(canonical_json(asked).encode())[:8]}.csv"
-    path = cache_directory() / "latency_tables" / name
-    if not path.exists():
-        unfinished = path.parent / "unfinished" / name
-        measure(needs, target, unfinished, report, _SECONDS_TO_MEASURE)
-        os.replace(unfinished, path)
-    return read_table(path)
 
 
 def _splits(spec: EnvironmentSpec, dataset: Dataset) -> Splits:
@@ -171,6 +157,10 @@ def _check_classes(network: Network, dataset: Dataset) -> None:
     if outputs != len(dataset.classes):
         classes = len(dataset.classes)
         raise DataError(f"{network.name} answers {outputs} logits, but {dataset.name} has {classes} classes")
+
+
+def _hash(content: Any) -> str:
+    return sha256_of(canonical_json(content).encode())
 
 
 def _weights_hash(module: nn.Module) -> str:

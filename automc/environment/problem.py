@@ -12,7 +12,7 @@ from automc.environment.metrics import Metrics
 from automc.environment.reward import REWARDS, Costs, Limits
 from automc.environment.space import SearchSpace
 from automc.errors import InfeasibleBudget
-from automc.network.datasets import Splits
+from automc.network.datasets import Dataset, Splits
 from automc.network.graph import Network
 from automc.schema import EnvironmentSpec
 
@@ -44,7 +44,7 @@ class Problem:
     spec: EnvironmentSpec
     network: Network
     module: nn.Module
-    classes: tuple[str, ...]
+    dataset: Dataset
     splits: Splits
     space: SearchSpace
     pricing: Pricing
