@@ -202,10 +202,11 @@ class Network:
         """Which channels of `tensor` remain when each group (by name) keeps only `kept_slots`; others keep all."""
         slots = self.channel_slots[tensor]
         remains = np.ones(len(slots), bool)
-        for position, group in enumerate(self.groups):
-            if group.name in kept_slots:
+        for position in set(slots[:, 0].tolist()) - {-1}:
+            name = self.groups[position].name
+            if name in kept_slots:
                 mine = slots[:, 0] == position
-                remains[mine] = np.isin(slots[mine, 1], kept_slots[group.name])
+                remains[mine] = np.isin(slots[mine, 1], kept_slots[name])
         return np.flatnonzero(remains)
 
     def __str__(self) -> str:
