@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from automc.analysis.figures import LearningFigure, ParetoFigure, learning_figure, pareto_figure
 from automc.analysis.ranking import Ranking, rank
@@ -167,6 +168,7 @@ def draw_policy(layers: Sequence[LayerRow]) -> Figure:
         panels[3].barh(rows, [layer.dense_latency_ms or 0.0 for layer in layers], color=_QUIET, alpha=0.35, height=0.72)
         panels[3].barh(rows, [layer.latency_ms or 0.0 for layer in layers], color=_COLOURS[1], height=0.72)
         panels[3].set_xlim(0, slowest * 1.04)
+        panels[3].xaxis.set_major_locator(MaxNLocator(3))
         panels[3].set_xlabel("grey: dense int8", fontsize=8)
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=9, loc="left")
@@ -224,10 +226,19 @@ def figures(task: Task) -> Iterator[tuple[str, Figure]]:
 @_styled()
 def _render(figure: Figure, form: str) -> bytes:
     """The figure as a file's bytes: equal figures give equal bytes, so nothing in them tells when they were made."""
+    _settle(figure)
     stream = io.BytesIO()
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[form]
     figure.savefig(stream, format=form, metadata=metadata, transparent=form == "svg")
     return stream.getvalue()
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out for good, without the last digits, in which the constraint solver is not repeatable."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(Bbox(axes.get_position().get_points().round(5)))
 
 
 def to_svg(figure: Figure, name: str) -> str:
