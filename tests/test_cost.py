@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from automc.compiler.sizes import stored_bytes
 
+from automc.compiler.sizes import stored_bytes
 from automc.compression.policy import Policy, Uniform
 from automc.cost.kernels import Kernel, KernelPlan, kernels_of
 from automc.cost.lookup import Lookup
@@ -95,6 +95,23 @@ def test_unmeasured_bits_cost_what_the_nearest_measured_sum_of_bits_costs() -> N
     assert lookup(plane(8, 8, weight_bits=8, activation_bits=4)) == (1.0, True)
     assert lookup(plane(8, 8, weight_bits=7, activation_bits=8)) == (3.0, True)
     assert lookup(plane(8, 8, weight_bits=6, activation_bits=8)) == (3.0, True)  # as near to both: the dearer
+
+
+def test_bits_with_few_rows_borrow_the_surface_of_bits_with_many() -> None:
+    grid = {plane(i, o): 1.0 + i * o for i in (4, 8, 16) for o in (8, 16, 32)}
+    few = {plane(4, 8, weight_bits=4): 11.0, plane(16, 32, weight_bits=4): 171.0}
+    lookup = Lookup(table_for({**grid, **few}))
+    near_the_end = 171.0 * (1 + 16 * 16) / (1 + 16 * 32)
+    assert lookup(plane(16, 16, weight_bits=4)) == (pytest.approx(near_the_end), True)
+    assert lookup(plane(4, 16, weight_bits=4)).latency_ms == pytest.approx(11.0 * (1 + 4 * 16) / (1 + 4 * 8))
+
+
+def test_a_residual_adds_what_it_adds_to_other_kernels() -> None:
+    grid = {plane(i, o): 1.0 * i * o for i in (4, 16) for o in (8, 16)}
+    added = {plane(4, o, residual=1): 4.0 * o + 0.5 * o for o in (8, 16)}
+    lookup = Lookup(table_for({**grid, **{kernel._replace(residual=True): t for kernel, t in added.items()}}))
+    assert lookup(plane(16, 16)._replace(residual=True)) == (pytest.approx(256 + 8), True)
+    assert lookup(plane(16, 8)._replace(residual=True)) == (pytest.approx(128 + 4), True)
 
 
 def test_another_geometry_is_scaled_by_its_work() -> None:

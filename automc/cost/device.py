@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from automc import catalog
@@ -13,30 +12,35 @@ from automc.compiler.targets import find_target, host_target
 from automc.cost.measure import Need, Report, measure, processor
 from automc.cost.probes import probes_of
 from automc.cost.sampling import kernels_to_measure
-from automc.cost.table import LatencyTable, read_table
+from automc.cost.table import LatencyTable, read_table, write_table
 from automc.cost.timing import REFERENCE
-from automc.files import cache_directory, sha256_of
+from automc.files import cache_directory, canonical_json, sha256_of
 
 HOST = "host"
 
 
-def open_device(device: str, needs: Sequence[Need], report: Report) -> LatencyTable:
+def open_device(device: str, needs: Sequence[Need], report: Report, seconds: float = 600.0) -> LatencyTable:
     """The table of a device by name: `host`, or a file in `latency_tables/`.
 
-    For the host, what `needs` misses is measured first, and the answer holds only the kernels that they need, so that
-    measuring for one network changes nothing for another. Raises `NameNotFound`, `TableError`, `CompileError`.
+    The host is measured once for what `needs` asks for, in about `seconds` at most. A finished table is never touched
+    again, so that a search that is resumed sees the costs that it began with. Raises `NameNotFound`, `TableError`,
+    `CompileError`, `RunnerError`.
     """
     if device != HOST:
         return read_table(catalog.find("latency_tables", device))
     target = host_target()
-    table = measure(needs, target, host_table(target), report)
-    wanted = set(kernels_to_measure(needs))
-    return replace(table, rows=tuple(row for row in table.rows if row.kernel in wanted))
+    path = host_table(target, needs)
+    if not path.exists():
+        unfinished = path.parent / "unfinished" / path.name
+        write_table(measure(needs, target, unfinished, report, seconds), path)
+        unfinished.unlink(missing_ok=True)
+    return read_table(path)
 
 
-def host_table(target: str) -> Path:
-    """Where the host's table for `target` lies: a file for each processor and version of the compiler's kernels."""
+def host_table(target: str, needs: Sequence[Need]) -> Path:
+    """Where the host's table for `needs` lies; other kernels, processors and compiler versions have their own."""
     (probe,) = probes_of([REFERENCE], 1)
     code = emit_source({"reference": lower(probe.program, find_target(target))})
-    key = sha256_of(f"{processor()}\n{code}".encode())[:12]
+    kernels = [list(kernel) for kernel in kernels_to_measure(needs)]
+    key = sha256_of(canonical_json([processor(), code, kernels]).encode())[:12]
     return cache_directory() / "tables" / f"{HOST}_{target}_{key}.csv"

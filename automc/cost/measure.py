@@ -140,12 +140,6 @@ def _overhead_ms(needs: Sequence[Need], table: LatencyTable, reference: Referenc
     ):
         measured = reference.time_whole(library).ratio * reference.floor_ms
         excess.append(measured - sum(lookup(step.kernel).latency_ms * step.times for step in plan.steps(policy)))
-        print(
-            measured,
-            excess,
-            [(s.kernel, lookup(s.kernel)) for s in plan.steps(policy)][:3],
-            sum(lookup(s.kernel).interpolated for s in plan.steps(policy)),
-        )
     return max(0.0, float(np.median(excess)))
 
 

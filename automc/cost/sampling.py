@@ -20,18 +20,26 @@ def kernels_to_measure(needs: Iterable[tuple[Network, SearchSpaceSpec]]) -> tupl
 
     For each geometry (operation, pixels, window, stride): a grid of input and output channels for the bits of the
     slowest and the fastest growth of partial sums; for all other bits that may lead to other instructions, or to
-    another decoding of weights, only its two ends and its middle; and a residual along the output channels.
+    another decoding of weights, only its two ends and its middle; and a residual along the output channels. Where no
+    channels can go there is no grid: then all kernels are timed, as those of the dense 8-bit network always are.
     Pins are not looked at: what they forbid is little, what they force is 8 bits or in the lists.
     """
-    needed: set[Kernel] = set()
+    chosen: set[Kernel] = set()
+    pruned: dict[Kernel, list[Kernel]] = defaultdict(list)
     for network, space in needs:
         plan = KernelPlan(network)
-        for ratio, bits in product({*space.keep_ratio, 1.0}, _bit_pairs(space)):
-            needed.update(step.kernel for step in plan.steps(_uniform(network, ratio, *bits)))
-    alike = defaultdict(list)
-    for kernel in sorted(needed):
-        alike[kernel.geometry].append(kernel)
-    return tuple(sorted(kernel for members in alike.values() for kernel in set(_representatives(members))))
+        ratios = {*space.keep_ratio, 1.0}
+        policies = [_uniform(network, ratio, *bits) for ratio, bits in product(ratios, _bit_pairs(space))]
+        needed = {step.kernel for policy in policies for step in plan.steps(policy)}
+        if len(ratios) == 1:
+            chosen |= needed
+            continue
+        chosen.update(step.kernel for step in plan.steps(Policy()))
+        for kernel in sorted(needed):
+            pruned[kernel.geometry].append(kernel)
+    for members in pruned.values():
+        chosen.update(_representatives(members))
+    return tuple(sorted(chosen))
 
 
 def _representatives(members: Sequence[Kernel]) -> Iterator[Kernel]:
