@@ -1,5 +1,7 @@
 """A hand-made network and latency table, small enough to check by hand, for the tests of the cost room."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from automc.cost.energy import HOROWITZ, EnergyCoefficients
@@ -59,7 +61,7 @@ def row(kernel: Kernel, latency_ms: float) -> Row:
 def table_for(
     latencies: dict[Kernel, float], energy: EnergyCoefficients | None = HOROWITZ, overhead_ms: float = 0.0
 ) -> LatencyTable:
-    header = Header(**{**vars(HEADER), "overhead_ms": overhead_ms})
+    header = replace(HEADER, overhead_ms=overhead_ms)
     return LatencyTable(header, energy, tuple(row(kernel, latency) for kernel, latency in latencies.items()))
 
 

@@ -1,5 +1,6 @@
 """Latency tables: written, read back, read by pandas, and refused with line and column where they are malformed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -54,8 +55,15 @@ def test_further_rows_join_and_replace(path: Path) -> None:
     }
 
 
+def test_another_reference_rescales_all_rows(path: Path) -> None:
+    header = replace(HEADER, reference_ms=2.0)
+    table = replace(read_table(path), header=header).at_reference(1.0)
+    assert table.header.reference_ms == 1.0
+    assert table.by_kernel == {CONV: row(CONV, 0.125), SUM: row(SUM, 0.00625)}
+
+
 def test_a_header_entry_stays_on_its_line(tmp_path: Path) -> None:
-    header = type(HEADER)(**{**vars(HEADER), "notes": "two\nlines, and a colon: here"})
+    header = replace(HEADER, notes="two\nlines, and a colon: here")
     write_table(LatencyTable(header, None, (row(SUM, 1.0),)), tmp_path / "t.csv")
     assert read_table(tmp_path / "t.csv").header.notes == "two lines, and a colon: here"
 
@@ -69,21 +77,21 @@ def test_changed_rows_are_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("0.25,", "nan,", r":20: column latency_ms: must be a number >= 0\. Got 'nan'"),
-        ("0.25,", "-0.25,", r":20: column latency_ms: must be a number >= 0"),
-        ("0.25,", "0,", r":20: column latency_ms: no kernel takes no time"),
-        ("0.25,", "fast,", r":20: column latency_ms: .* Got 'fast'"),
-        ("8,8,16,32", "8,-8,16,32", r":20: column width: must be a whole number >= 1"),
-        ("2,2,4,8,1", "2,2,9,8,1", r":20: column weight_bits: must be a whole number 1\.\.8"),
-        ("2,2,4,8,1", "2,2,4,8,2", r":20: column residual: .* 0\.\.1"),
-        ("1,1,0,0,0", "1,1,4,0,0", r":21: column weight_bits: must be a whole number 0"),
-        ("convolve", "convolv", r":20: column operation: unknown 'convolv'\. Did you mean 'convolve'\?"),
-        ("latency_ms,", "latency_us,", r":19: unknown column 'latency_us': the unit is milliseconds"),
-        ("count,", "counts,", r":19: unknown column 'counts'\. Did you mean 'count'\?"),
-        ("count,source", "count", r":19: missing column source"),
-        ("count,source", "count,count", r":19: missing column source"),
-        ("100,measured\nsum", "100,measured,7\nsum", r":20: has 17 values for 16 columns"),
-        ("sum,8,8,16,16,1,1,1,1,0,0,0", "convolve,8,8,16,32,3,3,2,2,4,8,1", r":21: the same kernel as in line 20"),
+        ("0.25,", "nan,", r":21: column latency_ms: must be a number >= 0\. Got 'nan'"),
+        ("0.25,", "-0.25,", r":21: column latency_ms: must be a number >= 0"),
+        ("0.25,", "0,", r":21: column latency_ms: no kernel takes no time"),
+        ("0.25,", "fast,", r":21: column latency_ms: .* Got 'fast'"),
+        ("8,8,16,32", "8,-8,16,32", r":21: column width: must be a whole number >= 1"),
+        ("2,2,4,8,1", "2,2,9,8,1", r":21: column weight_bits: must be a whole number 1\.\.8"),
+        ("2,2,4,8,1", "2,2,4,8,2", r":21: column residual: .* 0\.\.1"),
+        ("1,1,0,0,0", "1,1,4,0,0", r":22: column weight_bits: must be a whole number 0"),
+        ("convolve", "convolv", r":21: column operation: unknown 'convolv'\. Did you mean 'convolve'\?"),
+        ("latency_ms,", "latency_us,", r":20: unknown column 'latency_us': the unit is milliseconds"),
+        ("count,", "counts,", r":20: unknown column 'counts'\. Did you mean 'count'\?"),
+        ("count,source", "count", r":20: missing column source"),
+        ("count,source", "count,count", r":20: missing column source"),
+        ("100,measured\nsum", "100,measured,7\nsum", r":21: has 17 values for 16 columns"),
+        ("sum,8,8,16,16,1,1,1,1,0,0,0", "convolve,8,8,16,32,3,3,2,2,4,8,1", r":22: the same kernel as in line 21"),
         ("# device: bench\n", "", r"the header lacks '# device: ...'"),
         ("# overhead_ms: 0.5", "# overhead_ms: nan", r"header entry 'overhead_ms': must be a number >= 0"),
         ("# threads: 1", "# threads: 0", r"header entry 'threads': must be a whole number >= 1"),
