@@ -77,7 +77,7 @@ class Evaluator:
             size_bytes=cost.size_bytes,
             peak_memory_bytes=plan_memory(program, self.problem.target),
             macs=cost.macs,
-            notes=tuple(f"latency of {layer} is interpolated" for layer in cost.interpolated),
+            notes=(f"latency interpolated: {', '.join(cost.interpolated)}",) if cost.interpolated else (),
         )
 
     def outcome(self, policy: Policy) -> Outcome:
