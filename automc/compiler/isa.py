@@ -18,16 +18,17 @@ class Path:
     Products are summed in partial sums, which are widened into the int32 accumulators before they can overflow. The
     target's C text defines for it
 
-        NAME_sum, NAME_act                             the types of partial sums and of STEP activations for all lanes
+        NAME_sum, NAME_act                             the types of partial sums, and of STEP values for all lanes
         NAME_zero()                                    empty partial sums
-        NAME_load(const uint8_t *p)                    p[0..STEP), for every lane the same
-        NAME_taps(p0, p1, p2, p3)                      p0[lane] .. p3[lane]: every lane its own channel (depthwise)
-        NAME_dot(sum, act, const WEIGHT *w)            adds sum over k of act[lane][k] * w[lane * STEP + k]
+        NAME_load(const uint8_t *p)                    p[0..STEP)
+        NAME_dot(sum, act, const WEIGHT *w)            adds to every lane the sum over k of act[k] * weight[lane][k]
+        NAME_dot_taps(sum, p0, p1, p2, p3, w)          the same with pk[lane] for act[k]: lanes are channels (depthwise)
         NAME_widen(acc, sum)                           adds the partial sums to the accumulators
     """
 
     name: str
     weight_type: str  # int8_t or int16_t: what the kernel multiplies by
+    lanes_together: bool  # whether weight[lane][k] is w[k * LANES + lane], or else w[lane * STEP + k]
     values_per_sum: int  # how many of the STEP products go into one partial sum
     largest_sum: int  # the largest magnitude that a partial sum holds
     pixels: int  # of a tile: what the registers hold

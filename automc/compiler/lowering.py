@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from automc.compiler.arena import Lifetime, Piece, plan
 from automc.compiler.isa import OVERREAD, Target
 from automc.compiler.kernel import Context, Kernel, Place
 from automc.compiler.layout import Layout
-from automc.compiler.arena import Lifetime, Piece, plan
 from automc.compiler.schedules import schedule
 from automc.compression.program import Program
 

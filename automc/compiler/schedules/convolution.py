@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compiler.bounds import widening_interval
 from automc.compiler.isa import LANES, STEP, Path
-from automc.compiler.kernel import SCRATCH, Argument, Choice, Constant, Context, Kernel, Place, padded, signature
+from automc.compiler.kernel import Choice, Context, Kernel, Place, chunks, padded, signature
 from automc.compiler.schedules.result import Result
-from automc.compiler.storage import decoder, encode, needs_decoding
+from automc.compiler.schedules.weights import Weights, choose_path
 from automc.compression.operations import Convolve
 
 
@@ -46,15 +45,6 @@ class Window:
         return padded(runs, STEP).reshape(outputs, -1, STEP)
 
 
-def choose_path(rows: NDArray[np.int8], largest_value: int, paths: tuple[Path, ...]) -> tuple[Path, int]:
-    """The first path on which these weights are exact, and how many of its steps fit between widenings."""
-    for path in paths:
-        interval = widening_interval(rows, largest_value, path)
-        if interval > 0:
-            return path, interval
-    raise AssertionError("a target's last path is exact for every weight")
-
-
 def convolution(operation: Convolve, context: Context) -> Kernel:
     """The kernel of a convolution that is not depthwise; groups are computed one after the other."""
     source = context.layouts[operation.source]
@@ -63,62 +53,28 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     rows = window.rows_of(operation.weight)
     path, interval = choose_path(rows, context.largest_values[operation.source], context.target.paths)
     height, width = context.program.output_size(operation)
-    outputs = operation.outputs // groups
+    panels = chunks(operation.outputs // groups, path.vectors * LANES)
+    weights = Weights.of(operation, rows, path, panels * groups, one_by_one=True)
     tile = Tile.of(height, width, path)
     result = Result.of(operation, context)
-    panels = panel_channels(outputs, path)
-
-    weights, biases, multipliers = [], [], []
-    for group in range(groups):
-        first = group * outputs
-        for channels in panels:
-            part = slice(first, first + channels)
-            lanes = -(-channels // LANES) * LANES
-            panel = np.zeros((lanes, *rows.shape[1:]), np.int8)
-            panel[:channels] = rows[part]
-            weights.append(encode(np.ascontiguousarray(panel.transpose(1, 0, 2)), operation.weight_bits))
-            biases.append(padded(operation.bias[part], LANES))
-            multipliers.append(padded(operation.multiplier[part], LANES))
-            first += channels
-    constants = [np.concatenate(arrays) for arrays in (weights, biases, multipliers)]
-
-    decoded = needs_decoding(operation.weight_bits, path.weight_type)
-    helper = decoder(operation.weight_bits, path.weight_type) if decoded else None
-    body = _Body(operation, window, path, interval, tile, result, source.row_bytes, source.tensor.channels)
-    lines = [
-        signature(
-            "const uint8_t *source", "const uint8_t *weights", "const int32_t *bias", "const float *multipliers",
-            *result.parameters, *([f"{path.weight_type} *scratch"] if decoded else []),
-        ),
-        f"  for (int group = 0; group < {groups}; group++) {{",
-    ]  # fmt: skip
+    body = _Body(operation, window, weights, interval, tile, result, source.row_bytes, source.tensor.channels)
     full = panels.count(panels[0])
-    lines += body.panels(panels[0], full, height, width, helper[0] if helper else None)
-    if len(panels) > full:
-        lines += body.panels(panels[-1], 1, height, width, helper[0] if helper else None)
-    lines += [f"  source += {window.run if groups > 1 else 0};", "  }", "}"]
-
-    arguments: list[Argument] = [
-        Place(operation.source, source.start(operation.padding)), *map(Constant, constants), *result.arguments
-    ]  # fmt: skip
-    width_bytes = 2 if path.weight_type == "int16_t" else 1
-    scratch = -(-panels[0] // LANES) * LANES * rows.shape[1] * STEP * width_bytes if decoded else 0
+    code = [
+        signature("const uint8_t *source", *weights.parameters, *result.parameters),
+        f"  for (int group = 0; group < {groups}; group++) {{",
+        *body.panels(panels[0], full, height, width),
+        *(body.panels(panels[-1], 1, height, width) if len(panels) > full else []),
+        *([f"    source += {window.run};"] if groups > 1 else []),
+        "  }",
+        "}",
+    ]
     return Kernel(
-        "\n".join(lines),
-        (*arguments, *([SCRATCH] if decoded else [])),
-        Choice(
-            f"dot products, {path.name}", f"{tile.height}x{tile.width} x {min(panels[0], path.vectors * LANES)}",
-            interval, sum(array.nbytes for array in constants),
-        ),
-        {helper[0]: helper[1]} if helper else {},
-        scratch,
-    )  # fmt: skip
-
-
-def panel_channels(outputs: int, path: Path) -> list[int]:
-    """Output channels of each panel: full ones, then what remains."""
-    size = path.vectors * LANES
-    return [size] * (outputs // size) + ([outputs % size] if outputs % size else [])
+        "\n".join(code),
+        (Place(operation.source, source.start(operation.padding)), *weights.arguments, *result.arguments),
+        Choice(f"dot products, {path.name}", f"{tile.height}x{tile.width} x {panels[0]}", interval, weights.size_bytes),
+        weights.helpers,
+        weights.scratch_bytes,
+    )
 
 
 @dataclass(frozen=True)
@@ -143,30 +99,27 @@ class _Body:
 
     operation: Convolve
     window: Window
-    path: Path
+    weights: Weights
     interval: int
     tile: Tile
     result: Result
     row_bytes: int
     channels: int  # of a pixel of the source
 
-    def panels(self, channels: int, count: int, height: int, width: int, decode: str | None) -> list[str]:
+    def panels(self, channels: int, count: int, height: int, width: int) -> list[str]:
         """The loop over `count` panels of `channels` output channels each."""
         vectors = -(-channels // LANES)
         values = vectors * LANES * self.window.rows * self.window.columns * self.window.steps * STEP
-        stored = values * self.operation.weight_bits // 8
-        panel = (
-            f"{decode}(scratch, weights, {values});" if decode else "const int8_t *scratch = (const int8_t *)weights;"
-        )
         return [
-            f"  for (int panel = 0; panel < {count}; panel++) {{",
-            f"    {panel}",
+            f"  for (int i = 0; i < {count}; i++) {{",
+            f"    {self.weights.open(values)}",
             *(f"    const value_t m{v} = value_load(multipliers + {v * LANES});" for v in range(vectors)),
             f"    {_loop('y', height, self.tile.height)}",
             f"    {_loop('x', width, self.tile.width)}",
             *("      " + line for line in self._tile(channels, vectors)),
             "    }}",
-            f"    weights += {stored}; bias += {vectors * LANES}; multipliers += {vectors * LANES};",
+            f"    stored += {values * self.weights.bits // 8};",
+            f"    bias += {vectors * LANES}; multipliers += {vectors * LANES};",
             f"    {self.result.advance(channels)}",
             "  }",
         ]
@@ -176,7 +129,7 @@ class _Body:
         names = [(p, v) for p in range(len(pixels)) for v in range(vectors)]
         stride, dilation = self.operation.stride, self.operation.dilation
         offsets = [y * stride[0] * self.row_bytes + x * stride[1] * self.channels for y, x in pixels]
-        name = self.path.name
+        name = self.weights.path.name
         zero = [f"{name}_sum s{p}_{v} = {name}_zero();" for p, v in names]
         widen = [f"c{p}_{v} = {name}_widen(c{p}_{v}, s{p}_{v});" for p, v in names]
 
@@ -210,8 +163,8 @@ class _Body:
         if self.window.steps <= self.interval < self.window.steps * runs:
             segment = [*zero, *segment, *widen]
         loops = [
-            f"for (int i = 0; i < {self.window.rows}; i++) for (int j = 0; j < {self.window.columns}; j++) {{",
-            f"const uint8_t *from = at + i * {dilation[0] * self.row_bytes} + j * {dilation[1] * self.channels};",
+            f"for (int r = 0; r < {self.window.rows}; r++) for (int j = 0; j < {self.window.columns}; j++) {{",
+            f"const uint8_t *from = at + r * {dilation[0] * self.row_bytes} + j * {dilation[1] * self.channels};",
             *segment,
             "}",
         ]
@@ -219,7 +172,7 @@ class _Body:
             loops = [*zero, *loops, *widen]
         return [
             f"const uint8_t *at = source + y * {stride[0] * self.row_bytes} + x * {stride[1] * self.channels};",
-            f"const {self.path.weight_type} *w = scratch;",
+            f"const {self.weights.path.weight_type} *w = panel;",
             *(f"acc_t c{p}_{v} = acc_load(bias + {v * LANES});" for p, v in names),
             *loops,
             *(

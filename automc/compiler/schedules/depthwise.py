@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from automc.compiler.isa import LANES, STEP
-from automc.compiler.kernel import SCRATCH, Choice, Constant, Context, Kernel, Place, chunks, padded, signature
-from automc.compiler.schedules.convolution import choose_path
+from automc.compiler.kernel import Choice, Context, Kernel, Place, chunks, padded, signature
 from automc.compiler.schedules.result import Result
-from automc.compiler.storage import decoder, encode, needs_decoding
+from automc.compiler.schedules.weights import Weights, choose_path
 from automc.compression.operations import Convolve
 
 
@@ -18,71 +15,63 @@ def depthwise(operation: Convolve, context: Context) -> Kernel:
     channels = operation.outputs
     rows = padded(operation.weight.reshape(channels, -1), STEP).reshape(channels, -1, STEP)
     path, interval = choose_path(rows, context.largest_values[operation.source], context.target.paths)
-    steps = rows.shape[1]
-    lanes = -(-channels // LANES) * LANES
-    panels = np.zeros((lanes, steps, STEP), np.int8)
-    panels[:channels] = rows
-    # All panels are decoded at once: one alone is too small to be worth a loop.
-    ordered = np.ascontiguousarray(panels.reshape(-1, LANES, steps, STEP).transpose(0, 2, 1, 3))
-    constants = [
-        encode(ordered, operation.weight_bits), padded(operation.bias, LANES), padded(operation.multiplier, LANES)
-    ]  # fmt: skip
+    panels = chunks(channels, LANES)
+    weights = Weights.of(operation, rows, path, panels, one_by_one=False)
     result = Result.of(operation, context)
-    decoded = needs_decoding(operation.weight_bits, path.weight_type)
-    helper = decoder(operation.weight_bits, path.weight_type) if decoded else None
-
     height, width = context.program.output_size(operation)
-    stride, dilation = operation.stride, operation.dilation
-    taps = [
-        i * dilation[0] * source.row_bytes + j * dilation[1] * channels
-        for i in range(operation.kernel[0])
-        for j in range(operation.kernel[1])
-    ]
-    taps += [taps[-1]] * (steps * STEP - len(taps))  # their weights are zero
+    rows_step, columns_step = operation.stride[0] * source.row_bytes, operation.stride[1] * channels
+    values = rows.shape[1] * STEP * LANES  # of a panel
 
-    def panel(count: int, pieces: int) -> list[str]:
-        tile = [
-            f"const uint8_t *at = source + y * {stride[0] * source.row_bytes} + x * {stride[1] * channels};",
-            "acc_t c = acc_load(bias);",
-        ]
-        for first in range(0, steps, interval):
-            tile += ["{", f"{path.name}_sum s = {path.name}_zero();"]
-            for step in range(first, min(first + interval, steps)):
-                pointers = ", ".join(f"at + {offset}" for offset in taps[step * STEP : (step + 1) * STEP])
-                weights = f"w + {step * LANES * STEP}"
-                tile.append(f"s = {path.name}_dot(s, {path.name}_taps({pointers}), {weights});")
-            tile += [f"c = {path.name}_widen(c, s);", "}"]
+    def loops(count: int, pieces: int) -> list[str]:
         return [
-            f"  for (int panel = 0; panel < {pieces}; panel++) {{",
+            f"  for (int i = 0; i < {pieces}; i++) {{",
             "    const value_t m = value_load(multipliers);",
             f"    for (int y = 0; y < {height}; y++) for (int x = 0; x < {width}; x++) {{",
-            *("      " + line for line in [*tile, *result.store("c", "m", 0, 0, 0, count)]),
+            f"      const uint8_t *at = source + y * {rows_step} + x * {columns_step};",
+            "      acc_t c = acc_load(bias);",
+            *("      " + line for line in products),
+            *("      " + line for line in result.store("c", "m", 0, 0, 0, count)),
             "    }",
-            f"    w += {steps * STEP * LANES}; bias += {LANES}; multipliers += {LANES}; source += {count};",
+            f"    panel += {values}; bias += {LANES}; multipliers += {LANES}; source += {count};",
             f"    {result.advance(count)}",
             "  }",
         ]
 
-    pieces = chunks(channels, LANES)
-    full = pieces.count(pieces[0])
-    lines = [
-        signature(
-            "const uint8_t *source", "const uint8_t *weights", "const int32_t *bias", "const float *multipliers",
-            *result.parameters, *([f"{path.weight_type} *scratch"] if decoded else []),
-        ),
-        *([f"  {helper[0]}(scratch, weights, {panels.size});"] if helper else []),
-        f"  const {path.weight_type} *w = {'scratch' if helper else '(const int8_t *)weights'};",
-        *panel(pieces[0], full),
-        *(panel(pieces[-1], 1) if len(pieces) > full else []),
+    products = _products(_taps(operation, source.row_bytes, rows.shape[1]), path.name, interval)
+    full = panels.count(panels[0])
+    code = [
+        signature("const uint8_t *source", *weights.parameters, *result.parameters),
+        f"  {weights.open(values * len(panels))}",
+        *loops(panels[0], full),
+        *(loops(panels[-1], 1) if len(panels) > full else []),
         "}",
-    ]  # fmt: skip
+    ]
     return Kernel(
-        "\n".join(lines),
-        (
-            Place(operation.source, source.start(operation.padding)), *map(Constant, constants), *result.arguments,
-            *([SCRATCH] if decoded else []),
-        ),
-        Choice(f"depthwise, {path.name}", f"1x1 x {LANES}", interval, sum(array.nbytes for array in constants)),
-        {helper[0]: helper[1]} if helper else {},
-        panels.size * (2 if path.weight_type == "int16_t" else 1) if decoded else 0,
-    )  # fmt: skip
+        "\n".join(code),
+        (Place(operation.source, source.start(operation.padding)), *weights.arguments, *result.arguments),
+        Choice(f"depthwise, {path.name}", f"1x1 x {LANES}", interval, weights.size_bytes),
+        weights.helpers,
+        weights.scratch_bytes,
+    )
+
+
+def _taps(operation: Convolve, row_bytes: int, steps: int) -> list[list[int]]:
+    """For each step, where its taps lie from the window's first; what fills up the last step has weights of zero."""
+    taps = [
+        i * operation.dilation[0] * row_bytes + j * operation.dilation[1] * operation.outputs
+        for i in range(operation.kernel[0])
+        for j in range(operation.kernel[1])
+    ]
+    taps += [taps[-1]] * (steps * STEP - len(taps))
+    return [taps[step * STEP : (step + 1) * STEP] for step in range(steps)]
+
+
+def _products(taps: list[list[int]], path: str, interval: int) -> list[str]:
+    lines = []
+    for first in range(0, len(taps), interval):
+        lines.append(f"{{ {path}_sum s = {path}_zero();")
+        for step in range(first, min(first + interval, len(taps))):
+            pointers = ", ".join(f"at + {offset}" for offset in taps[step])
+            lines.append(f"  s = {path}_dot_taps(s, {pointers}, panel + {step * LANES * STEP});")
+        lines.append(f"  c = {path}_widen(c, s); }}")
+    return lines

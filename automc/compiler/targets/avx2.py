@@ -11,11 +11,12 @@ typedef __m256i narrow_sum;
 typedef __m256i narrow_act;
 INLINE narrow_sum narrow_zero(void) { return _mm256_setzero_si256(); }
 INLINE narrow_act narrow_load(const uint8_t *p) { return _mm256_set1_epi32(four_bytes(p)); }
-INLINE narrow_act narrow_taps(const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3) {
-  return byte_taps(p0, p1, p2, p3);
-}
 INLINE narrow_sum narrow_dot(narrow_sum s, narrow_act a, const int8_t *w) {
   return _mm256_add_epi16(s, _mm256_maddubs_epi16(a, _mm256_loadu_si256((const __m256i *)w)));
+}
+INLINE narrow_sum narrow_dot_taps(narrow_sum s, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2,
+                                  const uint8_t *p3, const int8_t *w) {
+  return narrow_dot(s, byte_taps(p0, p1, p2, p3), w);
 }
 INLINE acc_t narrow_widen(acc_t a, narrow_sum s) {
   return _mm256_add_epi32(a, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
@@ -23,24 +24,23 @@ INLINE acc_t narrow_widen(acc_t a, narrow_sum s) {
 
 /* Sixteen-bit operands, exact for all weights and activations: two int32 partial sums a channel. */
 typedef struct { __m256i front, back; } wide_sum;
-typedef struct { __m256i front, back; } wide_act;
+typedef __m256i wide_act;
 INLINE wide_sum wide_zero(void) { wide_sum s = {_mm256_setzero_si256(), _mm256_setzero_si256()}; return s; }
 INLINE wide_act wide_load(const uint8_t *p) {
-  const __m256i both = _mm256_unpacklo_epi8(_mm256_set1_epi32(four_bytes(p)), _mm256_setzero_si256());
-  wide_act a = {both, both};
-  return a;
+  return _mm256_unpacklo_epi8(_mm256_set1_epi32(four_bytes(p)), _mm256_setzero_si256());
 }
-INLINE wide_act wide_taps(const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3) {
-  const __m256i bytes = byte_taps(p0, p1, p2, p3);
-  wide_act a = {_mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes)),
-                _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1))};
-  return a;
-}
-INLINE wide_sum wide_dot(wide_sum s, wide_act a, const int16_t *w) {
+INLINE wide_sum wide_add(wide_sum s, __m256i front, __m256i back, const int16_t *w) {
   const __m256i *v = (const __m256i *)w;
-  s.front = _mm256_add_epi32(s.front, _mm256_madd_epi16(a.front, _mm256_loadu_si256(v)));
-  s.back = _mm256_add_epi32(s.back, _mm256_madd_epi16(a.back, _mm256_loadu_si256(v + 1)));
+  s.front = _mm256_add_epi32(s.front, _mm256_madd_epi16(front, _mm256_loadu_si256(v)));
+  s.back = _mm256_add_epi32(s.back, _mm256_madd_epi16(back, _mm256_loadu_si256(v + 1)));
   return s;
+}
+INLINE wide_sum wide_dot(wide_sum s, wide_act a, const int16_t *w) { return wide_add(s, a, a, w); }
+INLINE wide_sum wide_dot_taps(wide_sum s, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3,
+                              const int16_t *w) {
+  const __m256i bytes = byte_taps(p0, p1, p2, p3);
+  return wide_add(s, _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes)),
+                  _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1)), w);
 }
 INLINE acc_t wide_widen(acc_t a, wide_sum s) {
   const __m256i pairs = _mm256_hadd_epi32(s.front, s.back);
@@ -56,8 +56,8 @@ AVX2 = Target(
     description="x86-64 with AVX2",
     vocabulary=_VOCABULARY,
     paths=(
-        Path("narrow", "int8_t", values_per_sum=2, largest_sum=2**15 - 1, pixels=4, vectors=2),
-        Path("wide", "int16_t", values_per_sum=2, largest_sum=2**31 - 1, pixels=2, vectors=2),
+        Path("narrow", "int8_t", lanes_together=False, values_per_sum=2, largest_sum=2**15 - 1, pixels=4, vectors=2),
+        Path("wide", "int16_t", lanes_together=False, values_per_sum=2, largest_sum=2**31 - 1, pixels=2, vectors=2),
     ),
     cpu_flags=("avx2",),
     flags={"zig": ("-mcpu=x86_64+avx2",), "gcc": ("-mavx2",), "clang": ("-mavx2",)},

@@ -30,21 +30,16 @@ INLINE void store_bytes(uint8_t *p, int count, value_t v, int low, int high, int
 INLINE void store_values(float *p, int count, value_t v) { memcpy(p, &v, (size_t)count * sizeof *p); }
 
 typedef acc_t plain_sum;
-typedef struct { uint8_t lane[8][4]; } plain_act;
+typedef struct { uint8_t value[4]; } plain_act;
 INLINE plain_sum plain_zero(void) { plain_sum s; EACH_LANE s.lane[i] = 0; return s; }
-INLINE plain_act plain_load(const uint8_t *p) {
-  plain_act a;
-  EACH_LANE for (int k = 0; k < 4; k++) a.lane[i][k] = p[k];
-  return a;
-}
-INLINE plain_act plain_taps(const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3) {
-  plain_act a;
-  EACH_LANE { a.lane[i][0] = p0[i]; a.lane[i][1] = p1[i]; a.lane[i][2] = p2[i]; a.lane[i][3] = p3[i]; }
-  return a;
-}
+INLINE plain_act plain_load(const uint8_t *p) { plain_act a; memcpy(&a, p, sizeof a); return a; }
 INLINE plain_sum plain_dot(plain_sum s, plain_act a, const int8_t *w) {
-  EACH_LANE s.lane[i] += a.lane[i][0] * w[4 * i] + a.lane[i][1] * w[4 * i + 1]
-                       + a.lane[i][2] * w[4 * i + 2] + a.lane[i][3] * w[4 * i + 3];
+  for (int k = 0; k < 4; k++) EACH_LANE s.lane[i] += a.value[k] * w[8 * k + i];
+  return s;
+}
+INLINE plain_sum plain_dot_taps(plain_sum s, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2,
+                                const uint8_t *p3, const int8_t *w) {
+  EACH_LANE s.lane[i] += p0[i] * w[i] + p1[i] * w[8 + i] + p2[i] * w[16 + i] + p3[i] * w[24 + i];
   return s;
 }
 INLINE acc_t plain_widen(acc_t a, plain_sum s) { return acc_add(a, s); }
@@ -56,7 +51,7 @@ PORTABLE = Target(
     name="portable",
     description="C99 for any processor",
     vocabulary=_VOCABULARY,
-    paths=(Path("plain", "int8_t", values_per_sum=4, largest_sum=2**31 - 1, pixels=2, vectors=1),),
+    paths=(Path("plain", "int8_t", lanes_together=True, values_per_sum=4, largest_sum=2**31 - 1, pixels=4, vectors=1),),
     cpu_flags=(),
     flags={"zig": (), "gcc": (), "clang": ()},
 )
