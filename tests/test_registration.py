@@ -93,7 +93,14 @@ def test_weights_of_unknown_training_are_searched_on_test_images(make, tmp_path)
     assert "may have been trained on images that this environment holds out" in lines[0]
 
 
-@pytest.mark.parametrize("first", ["import automc; import gymnasium", "import gymnasium; import automc"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import automc; import gymnasium",
+        "import gymnasium; import automc",
+        "import automc, importlib.util; importlib.util.find_spec('gymnasium'); import gymnasium",
+    ],
+)
 def test_either_may_be_imported_first(first):
     code = f"{first}; print(gymnasium.spec('automc/resnet8_digits-v0').kwargs)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-
-from automc import catalog
 
 
 def register_environments() -> None:
@@ -25,31 +22,28 @@ def register_environments() -> None:
 def _register() -> None:
     import gymnasium
 
+    from automc import catalog
+
     for name in catalog.entries("envs"):
         gymnasium.register(
             f"automc/{name}-v0", "automc.environment.environment:make_environment", kwargs={"name": name}
         )
 
 
-class _AfterGymnasium(MetaPathFinder, Loader):
-    """Lets Gymnasium be imported as ever, and registers the environments after it."""
+class _AfterGymnasium:
+    """A finder of modules: lets Gymnasium be imported as ever, and registers the environments after it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "gymnasium":
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == "gymnasium" else None
         if spec is not None and spec.loader is not None:
-            self._loader, spec.loader = spec.loader, self
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                sys.meta_path.remove(self)  # not before: whoever looks for a module need not import it
+                execute(module)
+                _register()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        sys.meta_path.remove(self)  # only now: a search for the module need not end in its import
-        assert module.__spec__ is not None
-        module.__spec__.loader = module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        _register()
