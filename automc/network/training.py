@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -25,8 +26,7 @@ def normalise(pixels: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[flo
     """`n x h x w x c` uint8 pixels as the `n x c x h x w` float32 tensor that a network sees."""
     scaled = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div_(255)
     shape = (1, -1, 1, 1)
-    normalised = scaled.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))
-    return normalised.contiguous(memory_format=torch.channels_last)
+    return scaled.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape)).contiguous()
 
 
 def augment(pixels: NDArray[np.uint8], crop: int, flip: bool, random: np.random.Generator) -> NDArray[np.uint8]:
@@ -70,7 +70,8 @@ def train(
     The state after each epoch is kept in `folder`, so that the same call goes on where a killed one stopped and ends
     with the same weights. Raises `RunMismatch` where `folder` holds the state of another recipe.
     """
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout = _fastest_layout(module, images, mean, std)
+    module.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         module.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
@@ -78,28 +79,45 @@ def train(
     steps = math.ceil(len(images) / recipe.batch_size)
     for epoch in range(first, recipe.epochs):
         started = time.perf_counter()
-        # One generator an epoch: a resumed training draws what an uninterrupted one would have drawn.
+        # Generators anew in each epoch: a resumed training draws what an uninterrupted one would have drawn.
         random = np.random.default_rng((recipe.seed, epoch))
         order = random.permutation(len(images))
         module.train()
         losses = 0.0
-        for step in range(steps):
-            batch = images.take(order[step * recipe.batch_size : (step + 1) * recipe.batch_size])
-            inputs = normalise(augment(batch.pixels, recipe.crop, recipe.flip, random), mean, std)
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(recipe, epoch + step / steps)
-            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-                loss = F.cross_entropy(module(inputs).float(), torch.from_numpy(batch.labels))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses += loss.item()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed * 100_003 + epoch)  # for networks that draw themselves, as dropout does
+            for step in range(steps):
+                batch = images.take(order[step * recipe.batch_size : (step + 1) * recipe.batch_size])
+                inputs = normalise(augment(batch.pixels, recipe.crop, recipe.flip, random), mean, std)
+                for group in optimizer.param_groups:
+                    group["lr"] = _learning_rate(recipe, epoch + step / steps)
+                with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+                    logits = module(inputs.contiguous(memory_format=layout))
+                loss = F.cross_entropy(logits.float(), torch.from_numpy(batch.labels))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                losses += loss.item()
         _store(module, optimizer, recipe, folder, epoch + 1)
         report(
             f"epoch {epoch + 1}/{recipe.epochs}  loss {losses / steps:.4f}  "
             f"held-out accuracy {accuracy(module, watched, mean, std):.4f}  {time.perf_counter() - started:.0f} s"
         )
     module.eval()
+
+
+@torch.inference_mode()
+def _fastest_layout(
+    module: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]
+) -> torch.memory_format:
+    """Channels last, unless the network asks for views that only the usual layout allows."""
+    probe = copy.deepcopy(module).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sample = normalise(images.pixels[:2], mean, std).contiguous(memory_format=torch.channels_last)
+    try:
+        probe(sample)
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def _learning_rate(recipe: TrainingSpec, progress: float) -> float:

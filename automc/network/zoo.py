@@ -5,20 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from automc.errors import NameNotFound, WeightsError
 from automc.files import closest
-from automc.network import resnet
 
-Factory = Callable[[int, int], nn.Module]  # (classes, image channels) -> a network with fresh weights
+if TYPE_CHECKING:  # torch takes seconds to import, and the names alone need none of it
+    from torch import nn
+
+Factory = Callable[[int, int], "nn.Module"]  # (classes, image channels) -> a network with fresh weights
+
+
+def _resnet8(classes: int, channels: int) -> nn.Module:
+    from automc.network.resnet import resnet8
+
+    return resnet8(classes, channels)
+
+
+def _plain20(classes: int, channels: int) -> nn.Module:
+    from automc.network.resnet import plain20
+
+    return plain20(classes, channels)
+
+
+def _cifar_resnet(depth: int, classes: int, channels: int) -> nn.Module:
+    from automc.network.resnet import cifar_resnet
+
+    return cifar_resnet(depth, classes, channels)
+
 
 _REGISTRY: dict[str, Factory] = {
-    "resnet8": resnet.resnet8,
-    "plain20": resnet.plain20,
-    **{f"resnet{depth}": partial(resnet.cifar_resnet, depth) for depth in (20, 32, 44, 56)},
+    "resnet8": _resnet8,
+    "plain20": _plain20,
+    **{f"resnet{depth}": partial(_cifar_resnet, depth) for depth in (20, 32, 44, 56)},
 }
 
 
@@ -44,6 +63,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
     Raises `WeightsError` for a file that cannot be read, names or shapes that differ, or values that are not finite.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

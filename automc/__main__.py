@@ -1,0 +1,280 @@
+"""The command line: `automc COMMAND`. What a command does stands in `automc.commands`, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from automc.errors import AutomcError, NameNotFound
+
+app = typer.Typer(
+    help="""Search, layer by layer, how far a network may be pruned and in how few bits it may compute, and build the C
+    library that computes exactly what the search saw.
+
+    Start with:  automc run quickstart""",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[FIELD=VALUE]...", help="Fields laid over the file, as in goal.limits.latency_ms=0.3"),
+]
+Weights = Annotated[Path | None, typer.Option(help="Dense weights (safetensors) instead of the environment's own.")]
+Out = Annotated[Path | None, typer.Option(help="The folder to write to.")]
+Compiler = Annotated[str, typer.Option(help="The C compiler: zig, gcc or clang.")]
+Target = Annotated[str | None, typer.Option(help="The instruction set (automc list targets).")]
+
+
+@app.callback()
+def _before_any_command(
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="A Python module of yours that registers networks, data sets or searchers."),
+    ] = None,
+) -> None:
+    for name in plugin or []:
+        sys.path.insert(0, os.getcwd())
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            raise NameNotFound(f"--plugin {name}: no such module here or among the installed ones") from error
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="A file of experiments/ or envs/ (automc list).")],
+    overrides: Overrides = None,
+    weights: Weights = None,
+    searcher: Annotated[str, typer.Option(help="For an environment: who searches (automc list searchers).")] = "ppo",
+    trials: Annotated[int | None, typer.Option(min=1, help="How many policies a study evaluates.")] = None,
+    seed: Annotated[int | None, typer.Option(help="For an environment: the study's seed.")] = None,
+    time: Annotated[str | None, typer.Option(help="Stop after this long, as in 90s, 10m or 2h.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="As K/N: only every N-th study from K on, for an array of jobs.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Studies that run side by side.")] = 1,
+    out: Out = None,
+) -> None:
+    """Search, build the winner's library, verify it, and write the report.
+
+    The same command goes on where a stopped or killed one was, and ends with the same result.
+
+    Examples:
+      automc run quickstart
+      automc run resnet20_cifar10 --trials 200
+      automc run resnet20_cifar10 goal.limits.latency_ms=40% --searcher random --seed 3
+      automc run resnet20_baselines --only 1/4
+    """
+    from automc.commands.run import run_command
+
+    run_command(name, tuple(overrides or ()), weights, searcher, trials, seed, time, only, workers, out)
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names or files; default: everything that is found.")
+    ] = None,
+) -> None:
+    """Check environment, search space, experiment and table files, and print every fault.
+
+    Examples:
+      automc check
+      automc check resnet20_cifar10 my_table
+    """
+    from automc.commands.inspect import check_command
+
+    check_command(names or [])
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="envs, search_spaces, latency_tables, experiments, networks, data, searchers, targets, runs or cache."
+        ),
+    ] = "all",
+    clear: Annotated[bool, typer.Option(help="With cache: empty it.")] = False,
+) -> None:
+    """What there is: files by kind, networks, data sets, searchers, targets, runs, the cache.
+
+    Examples:
+      automc list
+      automc list runs
+      automc list cache --clear
+    """
+    from automc.commands.inspect import list_command
+
+    list_command(what, clear)
+
+
+@app.command()
+def doctor(
+    name: Annotated[str, typer.Argument(help="An environment (automc list envs).")],
+    overrides: Overrides = None,
+    weights: Weights = None,
+) -> None:
+    """What automc understands of a network: layers, coupled groups, what can be pruned, and how long a search takes.
+
+    Example:
+      automc doctor resnet20_cifar10
+    """
+    from automc.commands.inspect import doctor_command
+
+    doctor_command(name, tuple(overrides or ()), weights)
+
+
+@app.command()
+def data(
+    action: Annotated[str, typer.Argument(help="get")],
+    name: Annotated[str, typer.Argument(help="cifar10 or fashion_mnist")],
+) -> None:
+    """Fetch a public data set into the cache.
+
+    Example:
+      automc data get cifar10
+    """
+    from automc.commands.dense import data_command
+
+    data_command(action, name)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="An environment (automc list envs).")],
+    overrides: Overrides = None,
+    out: Out = None,
+) -> None:
+    """Train an environment's dense network by its recipe, on the images that no search or selection sees.
+
+    Resumable: the same command goes on after the last finished epoch.
+
+    Example:
+      automc train resnet20_cifar10 training.epochs=60
+    """
+    from automc.commands.dense import train_command
+
+    train_command(name, tuple(overrides or ()), out)
+
+
+@app.command()
+def measure(
+    names: Annotated[list[str], typer.Argument(help="Environments whose kernels are timed.")],
+    target: Target = None,
+    out: Out = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Stop after about this long.")] = 5.0,
+) -> None:
+    """Time the kernels that environments need on this machine, and write a latency table.
+
+    Example:
+      automc measure resnet20_cifar10 --out latency_tables/my_board.csv
+    """
+    from automc.commands.dense import measure_command
+
+    measure_command(names, target, out, minutes)
+
+
+@app.command()
+def apply(
+    name: Annotated[str, typer.Argument(help="An environment (automc list envs).")],
+    policy: Annotated[str, typer.Argument(help="A policy's JSON file, or uniform:KEEP,WEIGHT_BITS,ACTIVATION_BITS.")],
+    overrides: Overrides = None,
+    weights: Weights = None,
+    out: Out = None,
+) -> None:
+    """Compress a network by a policy, without a search, and say what became of it.
+
+    Writes policy.json, program.safetensors and a PyTorch module's weights.
+
+    Examples:
+      automc apply resnet20_cifar10 uniform:1.0,8,8 --out int8
+      automc apply resnet20_cifar10 my_policy.json --out mine
+    """
+    from automc.commands.artifacts import apply_command
+
+    apply_command(name, policy, tuple(overrides or ()), weights, out)
+
+
+@app.command("compile")
+def compile_(
+    program: Annotated[Path, typer.Argument(help="A program.safetensors, or a folder that holds one.")],
+    target: Target = None,
+    compiler: Compiler = "zig",
+    out: Out = None,
+    explain: Annotated[bool, typer.Option(help="Print the kernel, tile and bytes of each layer.")] = False,
+) -> None:
+    """Build the C library of a program for a target.
+
+    Examples:
+      automc compile runs/quickstart/winner --target portable --out portable
+      automc compile mine --explain
+    """
+    from automc.commands.artifacts import compile_command
+
+    compile_command(program, target, compiler, out, explain)
+
+
+@app.command()
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="A folder that `automc compile` or `automc run` wrote.")],
+    images: Annotated[int, typer.Option(min=1, help="How many random images to compare.")] = 100,
+    env: Annotated[str | None, typer.Option(help="Compare on this environment's test images instead.")] = None,
+) -> None:
+    """Run a library and compare every logit with the reference interpreter.
+
+    Examples:
+      automc verify runs/quickstart/winner/artifact
+      automc verify runs/resnet20_cifar10/winner/artifact --env resnet20_cifar10 --images 10000
+    """
+    from automc.commands.artifacts import verify_command
+
+    verify_command(artifact, images, env)
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(help="A run's folder or its name under runs/.")]) -> None:
+    """Write a run's report again: one self-contained HTML page, and its tables as CSV and LaTeX."""
+    from automc.commands.show import report_command
+
+    report_command(run_folder)
+
+
+@app.command()
+def plot(
+    run_folder: Annotated[Path, typer.Argument(help="A run's folder or its name under runs/.")],
+    out: Out = None,
+    formats: Annotated[str, typer.Option(help="Comma-separated: png, pdf, svg.")] = "png,pdf",
+) -> None:
+    """Draw a run's figures as files."""
+    from automc.commands.show import plot_command
+
+    plot_command(run_folder, out, formats)
+
+
+def main() -> None:
+    """Run a command; a fault that automc expects ends with one message and its exit code."""
+    try:
+        app()
+    except AutomcError as error:
+        from automc.commands.console import show_error
+
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing that was written is lost: the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

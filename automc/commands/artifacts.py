@@ -1,0 +1,109 @@
+"""`automc apply`, `automc compile`, `automc verify`: a policy to a program, a program to a library, a library tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from automc.commands.console import note, say
+from automc.commands.specs import open_problem
+from automc.errors import InputError, PolicyError
+
+if TYPE_CHECKING:
+    from automc.compression.policy import Policy
+    from automc.environment.problem import Problem
+
+_PROGRAM = "program.safetensors"
+
+
+def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: Path | None, out: Path | None) -> None:
+    """Compress by a policy and write what came of it."""
+    from safetensors.torch import save
+
+    from automc.compression.export import to_torch
+    from automc.environment.evaluator import Evaluator
+    from automc.files import write_atomic
+
+    problem = open_problem(name, overrides, weights)
+    chosen = _read_policy(policy, problem).normalised(problem.network)
+    evaluator = Evaluator(problem, "sequential")
+    program = evaluator.program(chosen)
+    metrics = evaluator.judge(program, chosen, "selection")
+    folder = out or Path("runs") / "applied" / name
+    write_atomic(folder / "policy.json", chosen.to_json())
+    program.save(folder / _PROGRAM)
+    write_atomic(folder / "module.safetensors", save(to_torch(program).state_dict()))
+    say(f"accuracy   {metrics.accuracy:.4f} on {len(problem.splits.selection)} selection images "
+        f"({metrics.accuracy_loss:+.4f} lost against dense float32)")  # fmt: skip
+    say(f"latency    {metrics.latency_ms:.4f} ms (predicted; dense at 8 bits {problem.dense_cost.latency_ms:.4f} ms)")
+    say(f"weights    {metrics.size_bytes} bytes (dense at 8 bits {problem.dense_cost.size_bytes})")
+    say(f"MACs       {metrics.macs} ({metrics.macs / problem.network.macs:.1%} of the dense network's)")
+    say(f"written to {folder}; build its library with: automc compile {folder}")
+
+
+def _read_policy(text: str, problem: Problem) -> Policy:
+    from automc.compression.policy import Policy, uniform_policy
+
+    if text.startswith("uniform:"):
+        try:
+            ratio, weight_bits, activation_bits = text.removeprefix("uniform:").split(",")
+            return uniform_policy(problem.network, float(ratio), int(weight_bits), int(activation_bits))
+        except ValueError as error:
+            raise PolicyError(
+                f"policy '{text}' must have the form uniform:KEEP_RATIO,WEIGHT_BITS,ACTIVATION_BITS with a ratio in "
+                "(0, 1] and bits in 2..8, as in uniform:0.75,6,7"
+            ) from error
+    try:
+        content = Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"cannot read the policy {text}: {error}") from error
+    return Policy.from_json(content, text)
+
+
+def compile_command(program: Path, target: str | None, compiler: str, out: Path | None, explain: bool) -> None:
+    """Build a library, and on request say which kernel each layer got."""
+    from automc.compiler.artifact import compile_program
+    from automc.compiler.explain import explain as explained
+    from automc.compiler.targets import host_target
+    from automc.compression.program import Program
+
+    path = program / _PROGRAM if program.is_dir() else program
+    if not path.is_file():
+        raise InputError(f"there is no program at {path}; automc run and automc apply write one")
+    loaded = Program.load(path)
+    chosen = target or host_target()
+    folder = out or path.parent / f"library-{chosen}"
+    artifact = compile_program(loaded, chosen, folder, compiler)
+    if explain:
+        for row in explained(loaded, chosen):
+            say(str(row))
+    for line in artifact.summary():
+        say(line)
+    say(f"written to {folder}; try it with: automc verify {folder}")
+
+
+def verify_command(artifact: Path, images: int, env: str | None) -> None:
+    """Compare a library with the interpreter on random or real images. Raises `VerificationError` where they differ."""
+    from automc.compiler.artifact import open_artifact
+    from automc.compiler.verify import verify
+    from automc.compression.program import Program
+
+    opened = open_artifact(artifact)
+    program = Program.load(artifact / _PROGRAM)
+    if env is None:
+        shape = (images, program.input.height, program.input.width, program.input.channels)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        kind = "random images"
+    else:
+        from automc.commands.specs import read_environment
+        from automc.network.datasets import load_dataset
+
+        spec, _ = read_environment(env)
+        pixels = load_dataset(spec.data.name).test.pixels[:images]
+        kind = f"test images of {spec.data.name}"
+    note(f"comparing {opened.target} with the interpreter on {len(pixels)} {kind} ...")
+    verification = verify(opened, program, pixels)
+    verification.require_equal()
+    say(f"{verification.images} images, {verification.logits} logits, {verification.different} different")

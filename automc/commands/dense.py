@@ -1,0 +1,81 @@
+"""`automc data`, `automc train` and `automc measure`: what a search needs before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from automc.commands.console import note, say
+from automc.commands.specs import read_environment
+from automc.errors import InputError
+
+
+def data_command(action: str, name: str) -> None:
+    """Fetch a data set into the cache."""
+    from automc.network.download import fetch
+
+    if action != "get":
+        raise InputError(f"automc data {action}: the only action is 'get', as in automc data get {name}")
+    say(str(fetch(name, note)))
+
+
+def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> None:
+    """Train an environment's network from nothing and write its weights and the log of the training."""
+    import torch
+    from safetensors.torch import save
+
+    from automc.files import write_atomic
+    from automc.network.datasets import load_dataset, split
+    from automc.network.training import accuracy, train
+    from automc.network.zoo import build_network
+
+    spec, _ = read_environment(name, overrides)
+    dataset = load_dataset(spec.data.name)
+    splits = split(dataset, spec.data.search, spec.data.selection, spec.data.carve_from, spec.data.seed)
+    folder = out or Path("runs") / "training" / name
+    lines = [
+        f"{spec.network} on {len(splits.train)} training images of {dataset.name}; "
+        f"held out: {len(splits.search)} for search, {len(splits.selection)} for selection",
+        f"recipe: {spec.training.model_dump_json()}",
+    ]
+    for line in lines:
+        note(line)
+
+    def report(line: str) -> None:
+        note(line)
+        lines.append(line)
+
+    with torch.random.fork_rng():  # fresh weights are drawn from torch's global generator
+        torch.manual_seed(spec.training.seed)
+        module = build_network(spec.network, len(dataset.classes), splits.train.pixels.shape[3])
+    train(module, splits.train, splits.selection, dataset.mean, dataset.std, spec.training, folder, report)
+    report(f"test accuracy {accuracy(module, splits.test, dataset.mean, dataset.std):.4f}")
+    weights = folder / f"{name}.safetensors"
+    write_atomic(weights, save({key: value.contiguous() for key, value in module.state_dict().items()}))
+    write_atomic(folder / f"{name}.log", "\n".join(lines) + "\n")
+    say(str(weights))
+
+
+def measure_command(names: list[str], target: str | None, out: Path | None, minutes: float) -> None:
+    """Time the kernels that the named environments and their search spaces need, into one table."""
+    from automc import catalog
+    from automc.compiler.targets import find_target, host_target
+    from automc.cost.device import host_table
+    from automc.cost.measure import measure
+    from automc.network.datasets import load_dataset
+    from automc.network.trace import trace
+    from automc.network.zoo import build_network
+    from automc.schema import SearchSpaceSpec, read_spec
+
+    chosen = target or host_target()
+    find_target(chosen)  # refuses an unknown name before anything is loaded
+    needs = []
+    for name in names:
+        spec, _ = read_environment(name)
+        space = read_spec(SearchSpaceSpec, catalog.find("search_spaces", spec.search_space))
+        dataset = load_dataset(spec.data.name)
+        _, height, width, channels = dataset.train.pixels.shape
+        module = build_network(spec.network, len(dataset.classes), channels)
+        needs.append((trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network), space))
+    path = out or host_table(chosen)
+    measure(needs, chosen, path, note, seconds=60 * minutes)
+    say(str(path))

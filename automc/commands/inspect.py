@@ -1,0 +1,181 @@
+"""`automc list`, `automc check` and `automc doctor`: what there is, whether it is well written, what was understood."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from automc import catalog
+from automc.commands.console import note, say
+from automc.errors import AutomcError, ConfigError, NameNotFound
+from automc.files import cache_directory, closest
+from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec, read_spec
+
+_KINDS: tuple[catalog.Kind, ...] = ("envs", "search_spaces", "latency_tables", "experiments")
+
+
+def list_command(what: str, clear: bool) -> None:
+    """Print one kind of thing, or all of them but runs and cache."""
+    listings: dict[str, Callable[[], list[str]]] = {kind: lambda kind=kind: _files(kind) for kind in _KINDS}  # type: ignore[misc]
+    listings |= {"networks": _networks, "data": _data, "searchers": _searchers, "targets": _targets}
+    others: dict[str, Callable[[], list[str]]] = {"runs": _runs, "cache": lambda: _cache(clear)}
+    if clear and what != "cache":
+        raise ConfigError("--clear goes with: automc list cache --clear")
+    if what == "all":
+        for name, listing in listings.items():
+            say(f"{name}:")
+            for line in listing():
+                say(f"  {line}")
+    elif what in listings | others:
+        for line in (listings | others)[what]():
+            say(line)
+    else:
+        known = [*listings, *others]
+        raise NameNotFound(f"automc list {what}: no such kind{closest(what, known)} (known: {', '.join(known)})")
+
+
+def _files(kind: catalog.Kind) -> list[str]:
+    lines = []
+    for name, path in catalog.entries(kind).items():
+        if kind == "latency_tables":
+            described = str(path)
+        else:
+            try:
+                described = " ".join(_described(kind, path).split())
+            except ConfigError:
+                described = f"(faulty; see automc check {name})"
+        lines.append(f"{name:24s} {described}")
+    return lines
+
+
+def _described(kind: catalog.Kind, path: Path) -> str:
+    match kind:
+        case "envs":
+            return read_spec(EnvironmentSpec, path).description
+        case "search_spaces":
+            return read_spec(SearchSpaceSpec, path).description
+        case _:
+            return read_spec(ExperimentSpec, path).description
+
+
+def _networks() -> list[str]:
+    from automc.network.zoo import network_names
+
+    return network_names()
+
+
+def _data() -> list[str]:
+    from automc.network.datasets import dataset_names, stored_path
+
+    def state(name: str) -> str:
+        if name == "digits":
+            return "here"
+        return f"here: {stored_path(name)}" if stored_path(name).exists() else f"fetch it with: automc data get {name}"
+
+    return [f"{name:24s} {state(name)}" for name in dataset_names()]
+
+
+def _searchers() -> list[str]:
+    from automc.search.searchers import searcher_class, searcher_names
+
+    return [f"{name:24s} {(searcher_class(name).__doc__ or '').splitlines()[0]}" for name in searcher_names()]
+
+
+def _targets() -> list[str]:
+    from automc.compiler.targets import TARGETS, host_target, runs_here
+
+    def state(name: str) -> str:
+        runs = "runs here" if runs_here(TARGETS[name]) else "does not run on this machine"
+        return runs + (", this machine's default" if name == host_target() else "")
+
+    return [f"{name:24s} {state(name)}" for name in TARGETS]
+
+
+def _runs() -> list[str]:
+    lines = []
+    for identity in sorted(Path("runs").glob("*/run.json")):
+        folder = identity.parent
+        logs = sorted(folder.rglob("trials.log"))
+        trials = sum(max(0, log.read_bytes().count(b"\n") - 1) for log in logs)
+        report = folder / "report.html"
+        state = f"report: {report}" if report.exists() else "not finished; the same command goes on"
+        lines.append(f"{folder.name:24s} {len(logs)} studies, {trials} trials, {state}")
+    return lines or ["no runs in this folder yet; start one with: automc run quickstart"]
+
+
+def _cache(clear: bool) -> list[str]:
+    root = cache_directory()
+    lines = []
+    for folder in sorted(path for path in root.glob("*") if path.is_dir()):
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        lines.append(f"{folder.name:24s} {size / 1e6:10.1f} MB  {folder}")
+    if clear and lines:
+        for folder in root.iterdir():
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+        note(f"emptied {root}")
+    return lines or [f"{root} is empty"]
+
+
+def check_command(names: list[str]) -> None:
+    """Read every named file, or all, and print every fault. Raises `ConfigError` at the end if there were any."""
+    files = [(kind, name, path) for kind in _KINDS for name, path in catalog.entries(kind).items()]
+    known = [name for _, name, _ in files]
+    for name in names:
+        if name not in known and not Path(name).is_file():
+            raise NameNotFound(f"no file or name '{name}'{closest(name, known)}")
+    chosen = [file for file in files if not names or file[1] in names]
+    chosen += [(_kind_of(Path(name)), name, Path(name)) for name in names if name not in known]
+    faults = []
+    for kind, name, path in chosen:
+        try:
+            _check(kind, path)
+            say(f"{kind}/{name}: good")
+        except AutomcError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _kind_of(path: Path) -> catalog.Kind:
+    for kind in _KINDS:
+        if path.resolve().parent.name == kind:
+            return kind
+    raise ConfigError(f"{path}: files are told apart by their folder, which must be one of {', '.join(_KINDS)}")
+
+
+def _check(kind: catalog.Kind, path: Path) -> None:
+    match kind:
+        case "envs":
+            spec = read_spec(EnvironmentSpec, path)
+            catalog.find("search_spaces", spec.search_space)
+            if spec.device != "host":
+                catalog.find("latency_tables", spec.device)
+            if spec.weights is not None and not (path.parent / spec.weights).is_file():
+                raise ConfigError(f"{path}: weights: there is no file {path.parent / spec.weights}")
+        case "search_spaces":
+            read_spec(SearchSpaceSpec, path)
+        case "experiments":
+            _check_experiment(read_spec(ExperimentSpec, path))
+        case "latency_tables":
+            from automc.cost.table import read_table
+
+            read_table(path)
+
+
+def _check_experiment(spec: ExperimentSpec) -> None:
+    from automc.search.searchers import check_settings
+
+    for name in spec.envs:
+        catalog.find("envs", name)
+    for searcher in spec.searchers:
+        check_settings(searcher.name, searcher.settings)
+
+
+def doctor_command(name: str, overrides: tuple[str, ...], weights: Path | None) -> None:
+    """Print what was understood of an environment's network, and what a search will cost."""
+    from automc.commands.specs import open_problem
+    from automc.network.describe import describe
+
+    problem = open_problem(name, overrides, weights)
+    say(describe(problem.network))

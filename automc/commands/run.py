@@ -1,0 +1,169 @@
+"""`automc run`: from a name to searched policies, a verified library and a report; the same command resumes it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automc import catalog
+from automc.commands.console import Meter, note, say
+from automc.commands.specs import open_problem, read_environment
+from automc.errors import ConfigError, NameNotFound, RunMismatch
+from automc.files import closest, write_atomic
+from automc.schema import ExperimentSpec, SearcherSpec, read_spec
+
+if TYPE_CHECKING:
+    from automc.environment.problem import Problem
+    from automc.search.experiment import Member
+    from automc.search.result import Result
+    from automc.search.study import Progress
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smh])$")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_TRIALS = 200
+_OF_ENVIRONMENT = "env."  # how an override of an experiment says that it is for its environments' files
+
+
+def run_command(
+    name: str,
+    overrides: tuple[str, ...],
+    weights: Path | None,
+    searcher: str,
+    trials: int | None,
+    seed: int | None,
+    time: str | None,
+    only: str | None,
+    workers: int,
+    out: Path | None,
+) -> None:
+    """Search, deliver and report, or go on with it."""
+    seconds = _seconds(time)
+    spec, of_environments = _specification(name, overrides, searcher, trials, seed)
+    for environment in spec.envs:
+        read_environment(environment, of_environments)  # every fault of every file before any time is spent
+    import torch
+
+    from automc.search.experiment import members, run_experiment
+
+    # One thread a study: its log then does not depend on the machine's cores. Studies run side by side instead.
+    torch.set_num_threads(1)
+    chosen = members(spec, only)
+    folder = out or Path("runs") / name
+    _identify(folder, spec, of_environments, weights)
+    load = partial(_load, overrides=of_environments, weights=weights)
+    meter = Meter(name, len(chosen) * spec.trials)
+    with meter.running():
+        run_experiment(
+            spec, folder, load, only=only, workers=workers, seconds=seconds, report=partial(_show, meter)
+        )  # fmt: skip
+    if only is not None:
+        note(f"these {len(chosen)} studies are done; the same command without --only delivers the winner")
+        return
+    for environment in spec.envs:
+        _deliver(load(environment), folder / environment)
+    _report(folder)
+
+
+def _specification(
+    name: str, overrides: tuple[str, ...], searcher: str, trials: int | None, seed: int | None
+) -> tuple[ExperimentSpec, tuple[str, ...]]:
+    """The experiment of that name, or one of an environment and one searcher; and the environments' overrides."""
+    if name in catalog.entries("experiments"):
+        inner = tuple(text.removeprefix(_OF_ENVIRONMENT) for text in overrides if text.startswith(_OF_ENVIRONMENT))
+        outer = tuple(text for text in overrides if not text.startswith(_OF_ENVIRONMENT))
+        asked = (() if trials is None else (f"trials={trials}",)) + (() if seed is None else (f"seeds=[{seed}]",))
+        return read_spec(ExperimentSpec, catalog.find("experiments", name), outer + asked), inner
+    if name not in catalog.entries("envs"):
+        known = [*catalog.entries("experiments"), *catalog.entries("envs")]
+        raise NameNotFound(f"no '{name}' in experiments/ or envs/{closest(name, known)} (known: {', '.join(known)})")
+    spec, _ = read_environment(name, overrides)
+    experiment = ExperimentSpec(
+        description=spec.description,
+        envs=[name],
+        searchers=[SearcherSpec(name=searcher)],
+        seeds=[seed or 0],
+        trials=trials or _TRIALS,
+    )
+    return experiment, overrides
+
+
+def _seconds(text: str | None) -> float:
+    if text is None:
+        return math.inf
+    match = _DURATION.match(text)
+    if not match:
+        raise ConfigError(f"--time must be a number and a unit, as in 90s, 10m or 2h. Got {text!r} instead.")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _load(name: str, overrides: tuple[str, ...], weights: Path | None) -> Problem:
+    return open_problem(name, overrides, weights)
+
+
+def _identify(folder: Path, spec: ExperimentSpec, overrides: tuple[str, ...], weights: Path | None) -> None:
+    """Write what the run in `folder` is, or refuse to mix it with another. The number of trials may grow."""
+    identity: dict[str, Any] = {
+        **spec.model_dump(mode="json", exclude={"trials", "description"}),
+        "overrides": list(overrides),
+        "weights": None if weights is None else str(weights),
+    }
+    path = folder / "run.json"
+    if path.exists():
+        known = json.loads(path.read_text())
+        differing = [
+            f"{key}: was {known.get(key)}, is {identity[key]}" for key in identity if known.get(key) != identity[key]
+        ]
+        if differing:
+            raise RunMismatch(
+                f"{folder} holds another run; {'; '.join(differing)}. "
+                "Give this one its own folder with --out, or remove the old one."
+            )
+    else:
+        write_atomic(path, json.dumps(identity, indent=2) + "\n")
+
+
+def _show(meter: Meter, member: Member, progress: Progress) -> None:
+    """One trial more, and the best of its study so far."""
+    best = progress.best
+    found = "no policy yet" if best is None else (
+        f"best of {member}: reward {best.reward:.4f}, accuracy {best.metrics['accuracy']:.4f}, "
+        f"{best.metrics['latency_ms']:.4f} ms"
+    )  # fmt: skip
+    meter.advance(found)
+
+
+def _deliver(problem: Problem, folder: Path) -> None:
+    from automc.search.deliver import deliver
+
+    result = deliver(problem, folder, report=note)
+    for line in _summary(result):
+        say(line)
+    say(f"library: {folder / 'winner' / result.artifact}")
+
+
+def _summary(result: Result) -> list[str]:
+    """The rows that a reader compares, as plain lines."""
+    lines = [
+        f"{result.environment}: {result.goal}",
+        f"{'':24s} {'test accuracy':>13s} {'predicted':>12s} {'measured':>12s} {'weights':>10s}",
+    ]
+    for row in result.rows:
+        predicted = "-" if row.latency_ms is None else f"{row.latency_ms:.4f} ms"
+        measured = "-" if row.measured is None else f"{row.measured.median_ms:.4f} ms"
+        size = f"{row.size_bytes / 1000:.1f} kB"
+        lines.append(f"{row.label:24s} {100 * row.accuracy:11.2f} % {predicted:>12s} {measured:>12s} {size:>10s}")
+    found = result.verification
+    lines.append(f"verified: {found.images} images, {found.different_logits} of {found.logits} logits differ")
+    return lines
+
+
+def _report(folder: Path) -> None:
+    from automc.analysis.report import write_report
+    from automc.analysis.tables import write_tables
+
+    write_tables(folder)
+    say(f"report:  {write_report(folder)}")

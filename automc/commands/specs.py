@@ -1,0 +1,27 @@
+"""Names on the command line to checked specifications and loaded problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automc import catalog
+from automc.commands.console import note
+from automc.schema import EnvironmentSpec, read_spec
+
+if TYPE_CHECKING:
+    from automc.environment.problem import Problem
+
+
+def read_environment(name: str, overrides: tuple[str, ...] = ()) -> tuple[EnvironmentSpec, Path]:
+    """An environment's specification with the overrides laid over it, and its file."""
+    path = catalog.find("envs", name)
+    return read_spec(EnvironmentSpec, path, overrides), path
+
+
+def open_problem(name: str, overrides: tuple[str, ...], weights: Path | None) -> Problem:
+    """Everything that an environment names, loaded; says what it measures on the way."""
+    spec, path = read_environment(name, overrides)
+    from automc.environment.loading import load_problem
+
+    return load_problem(spec, path, weights, note)
