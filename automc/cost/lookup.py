@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 from automc.cost.kernels import Kernel, partial_sum_growth
@@ -14,7 +15,15 @@ from automc.errors import TableError
 
 Tiles = tuple[int, int]  # (steps of input channels, vectors of output channels)
 Bits = tuple[int, int]  # (of weights, of activations)
-Surface = dict[Tiles, float]
+
+
+class Surface(dict[Tiles, float]):
+    """The latency at each measured tile count; complete before the first question."""
+
+    @cached_property
+    def axes(self) -> tuple[list[int], list[int]]:
+        """The measured counts along inputs and outputs, ascending."""
+        return sorted({at[0] for at in self}), sorted({at[1] for at in self})
 
 
 class Latency(NamedTuple):
@@ -87,11 +96,11 @@ class _Geometry:
 
     def add(self, kernel: Kernel, tiles: Tiles, latency_ms: float) -> None:
         family = self._residual if kernel.residual else self._plain
-        family.setdefault((kernel.weight_bits, kernel.activation_bits), {})[tiles] = latency_ms
+        family.setdefault((kernel.weight_bits, kernel.activation_bits), Surface())[tiles] = latency_ms
 
     def estimate(self, kernel: Kernel, tiles: Tiles) -> float:
         bits = kernel.weight_bits, kernel.activation_bits
-        if not self._plain or (kernel.residual and _inside(self._residual.get(bits, {}), tiles)):
+        if not self._plain or (kernel.residual and _inside(self._residual.get(bits, Surface()), tiles)):
             return _of_family(self._residual, bits, tiles)
         plain = _of_family(self._plain, bits, tiles)
         return plain + (self._added_by_residual(bits, tiles) if kernel.residual else 0.0)
@@ -103,7 +112,7 @@ class _Geometry:
             return 0.0
         nearest = _nearest_bits(bits, both)
         plain = self._plain[nearest]
-        added = {(1, at[1]): time - plain[at] for at, time in both[nearest].items() if at in plain}
+        added = Surface({(1, at[1]): time - plain[at] for at, time in both[nearest].items() if at in plain})
         return max(0.0, _in_proportion(added, (1, tiles[1]))) if added else 0.0
 
 
@@ -111,7 +120,11 @@ def _of_family(family: Mapping[Bits, Surface], bits: Bits, tiles: Tiles) -> floa
     nearest = _nearest_bits(bits, family)
     surface = family[nearest]
     if not _inside(surface, tiles):
-        around = {known: other for known, other in family.items() if _inside(other, tiles) and surface.keys() & other}
+        around = {
+            known: other
+            for known, other in family.items()
+            if _inside(other, tiles) and not surface.keys().isdisjoint(other)
+        }
         if around:
             other = around[_nearest_bits(nearest, around)]
             common = _nearest_tiles([at for at in surface if at in other], tiles)
@@ -131,8 +144,7 @@ def _in_proportion(surface: Surface, tiles: Tiles) -> float:
     """Bilinear where the surface has rows around `tiles`; else from the nearest place, in proportion to the tiles."""
     nearest = tiles
     if not _inside(surface, tiles):
-        rows, columns = ({at[axis] for at in surface} for axis in (0, 1))
-        nearest = _clamped(rows, tiles[0]), _clamped(columns, tiles[1])
+        nearest = _clamped(surface.axes[0], tiles[0]), _clamped(surface.axes[1], tiles[1])
         if not _inside(surface, nearest):
             nearest = _nearest_tiles(list(surface), tiles)
     return _bilinear(surface, nearest) * (tiles[0] * tiles[1]) / (nearest[0] * nearest[1])
@@ -160,8 +172,7 @@ def _cell(surface: Surface, tiles: Tiles) -> tuple[Tiles, Tiles]:
     if tiles in surface:
         return (tiles[0], tiles[0]), (tiles[1], tiles[1])
     ends = []
-    for axis in (0, 1):
-        counts, wanted = sorted({at[axis] for at in surface}), tiles[axis]
+    for counts, wanted in zip(surface.axes, tiles, strict=True):
         above = bisect_left(counts, wanted)
         exact = above < len(counts) and counts[above] == wanted
         ends.append((wanted, wanted) if exact else (counts[max(above - 1, 0)], counts[min(above, len(counts) - 1)]))
@@ -175,8 +186,8 @@ def _between(ends: Tiles, values: list[float], wanted: int) -> float:
     return values[0] + share * (values[1] - values[0])
 
 
-def _clamped(counts: set[int], wanted: int) -> int:
-    return min(max(wanted, min(counts)), max(counts))
+def _clamped(counts: list[int], wanted: int) -> int:
+    return min(max(wanted, counts[0]), counts[-1])
 
 
 def _nearest_tiles(measured: list[Tiles], wanted: Tiles) -> Tiles:
