@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from automc.compiler.isa import LANES, STEP
 from automc.compiler.schedules import is_depthwise
-from automc.compiler.schedules.convolution import Window
+from automc.compiler.schedules.products import Window
 
 _BYTES_OF_CONSTANTS = 8  # an int32 bias and a float32 multiplier for every output channel
 
@@ -21,6 +21,6 @@ def stored_bytes(
         values, lanes = -(-weight_shape[2] * weight_shape[3] // STEP) * STEP, -(-outputs // LANES) * LANES
     else:
         window = Window.of(weight_shape, dilation, groups)
-        values = window.rows * window.columns * window.steps * STEP
+        values = window.runs * window.steps * STEP
         lanes = groups * (-(-outputs // groups // LANES) * LANES)
     return lanes * values * weight_bits // 8 + lanes * _BYTES_OF_CONSTANTS

@@ -9,40 +9,10 @@ from numpy.typing import NDArray
 
 from automc.compiler.isa import LANES, STEP, Path
 from automc.compiler.kernel import Choice, Context, Kernel, Place, chunks, padded, signature
+from automc.compiler.schedules.products import Products, Window
 from automc.compiler.schedules.result import Result
 from automc.compiler.schedules.weights import Weights, choose_path
 from automc.compression.operations import Convolve
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a kernel walks over a window: `rows x columns` runs of `run` neighbouring bytes, in steps of `STEP`.
-
-    The columns of the window are one run where they are neighbours in memory.
-    """
-
-    rows: int
-    columns: int
-    run: int
-
-    @property
-    def steps(self) -> int:
-        """Steps of one run; the last may reach behind it, where the weights are zero."""
-        return -(-self.run // STEP)
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], dilation: tuple[int, int], groups: int) -> Window:
-        """The window of weights of a shape `out x in/groups x kh x kw`."""
-        _, channels, rows, columns = shape
-        if columns == 1 or (dilation[1] == 1 and groups == 1):
-            return cls(rows, 1, columns * channels)
-        return cls(rows, columns, channels)
-
-    def rows_of(self, weight: NDArray[np.int8]) -> NDArray[np.int8]:
-        """Weights as the kernel meets them: `out x (rows * columns * steps) x STEP`."""
-        outputs = len(weight)
-        runs = weight.transpose(0, 2, 3, 1).reshape(outputs, self.rows * self.columns, self.run)
-        return padded(runs, STEP).reshape(outputs, -1, STEP)
 
 
 def convolution(operation: Convolve, context: Context) -> Kernel:
@@ -50,7 +20,7 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     source = context.layouts[operation.source]
     groups = operation.groups
     window = Window.of(operation.weight.shape, operation.dilation, groups)
-    rows = window.rows_of(operation.weight)
+    rows = _rows(operation.weight, window)
     path, interval = choose_path(rows, context.largest_values[operation.source], context.target.paths)
     height, width = context.program.output_size(operation)
     panels = chunks(operation.outputs // groups, path.vectors * LANES)
@@ -109,7 +79,7 @@ class _Body:
     def panels(self, channels: int, count: int, height: int, width: int) -> list[str]:
         """The loop over `count` panels of `channels` output channels each."""
         vectors = -(-channels // LANES)
-        values = vectors * LANES * self.window.rows * self.window.columns * self.window.steps * STEP
+        values = vectors * LANES * self.window.runs * self.window.steps * STEP
         return [
             f"  for (int i = 0; i < {count}; i++) {{",
             f"    {self.weights.open(values)}",
@@ -128,53 +98,20 @@ class _Body:
         pixels = [(y, x) for y in range(self.tile.height) for x in range(self.tile.width)]
         names = [(p, v) for p in range(len(pixels)) for v in range(vectors)]
         stride, dilation = self.operation.stride, self.operation.dilation
-        offsets = [y * stride[0] * self.row_bytes + x * stride[1] * self.channels for y, x in pixels]
-        name = self.weights.path.name
-        zero = [f"{name}_sum s{p}_{v} = {name}_zero();" for p, v in names]
-        widen = [f"c{p}_{v} = {name}_widen(c{p}_{v}, s{p}_{v});" for p, v in names]
-
-        step = [
-            f"const {name}_act a{p} = {name}_load(from + {offset} + k); "
-            + " ".join(f"s{p}_{v} = {name}_dot(s{p}_{v}, a{p}, w + {v * LANES * STEP});" for v in range(vectors))
-            for p, offset in enumerate(offsets)
-        ]
-
-        def steps(first: str, last: str) -> list[str]:
-            advance = vectors * LANES * STEP
-            return [f"for (int k = {first}; k < {last}; k += {STEP}, w += {advance}) {{", *step, "}"]
-
-        runs = self.window.rows * self.window.columns
-        run = self.window.steps * STEP
-        if self.interval >= self.window.steps:
-            segment = steps("0", str(run))
-        else:
-            count = -(-self.window.steps // self.interval)
-            block = -(-self.window.steps // count) * STEP
-            whole = run // block * block
-            segment = [
-                f"for (int k0 = 0; k0 < {whole}; k0 += {block}) {{",
-                *zero,
-                *steps("k0", f"k0 + {block}"),
-                *widen,
-                "}",
-            ]
-            if whole < run:
-                segment += ["{", *zero, *steps(str(whole), str(run)), *widen, "}"]
-        if self.window.steps <= self.interval < self.window.steps * runs:
-            segment = [*zero, *segment, *widen]
-        loops = [
-            f"for (int r = 0; r < {self.window.rows}; r++) for (int j = 0; j < {self.window.columns}; j++) {{",
-            f"const uint8_t *from = at + r * {dilation[0] * self.row_bytes} + j * {dilation[1] * self.channels};",
-            *segment,
-            "}",
-        ]
-        if self.interval >= self.window.steps * runs:
-            loops = [*zero, *loops, *widen]
+        products = Products(
+            self.window,
+            self.weights.path,
+            self.interval,
+            tuple(y * stride[0] * self.row_bytes + x * stride[1] * self.channels for y, x in pixels),
+            vectors,
+            dilation[0] * self.row_bytes,
+            dilation[1] * self.channels,
+        )
         return [
             f"const uint8_t *at = source + y * {stride[0] * self.row_bytes} + x * {stride[1] * self.channels};",
             f"const {self.weights.path.weight_type} *w = panel;",
             *(f"acc_t c{p}_{v} = acc_load(bias + {v * LANES});" for p, v in names),
-            *loops,
+            *products.lines(),
             *(
                 line
                 for p, (y, x) in enumerate(pixels)
@@ -182,6 +119,12 @@ class _Body:
                 for line in self.result.store(f"c{p}_{v}", f"m{v}", y, x, v * LANES, min(LANES, channels - v * LANES))
             ),
         ]
+
+
+def _rows(weight: NDArray[np.int8], window: Window) -> NDArray[np.int8]:
+    """Weights as the kernel meets them: `out x (runs * steps) x STEP`."""
+    runs = weight.transpose(0, 2, 3, 1).reshape(len(weight), window.runs, window.run)
+    return padded(runs, STEP).reshape(len(weight), -1, STEP)
 
 
 def _loop(name: str, length: int, tile: int) -> str:
