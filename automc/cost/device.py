@@ -22,19 +22,25 @@ HOST = "host"
 def open_device(device: str, needs: Sequence[Need], report: Report, seconds: float = 600.0) -> LatencyTable:
     """The table of a device by name: `host`, or a file in `latency_tables/`.
 
-    The host is measured once for what `needs` asks for, in about `seconds` at most. A finished table is never touched
-    again, so that a search that is resumed sees the costs that it began with. Raises `NameNotFound`, `TableError`,
-    `CompileError`, `RunnerError`.
+    The host is measured first, see `measure_host`. Raises `NameNotFound`, `TableError`, `CompileError`, `RunnerError`.
     """
     if device != HOST:
         return read_table(catalog.find("latency_tables", device))
-    target = host_target()
+    return read_table(measure_host(host_target(), needs, report, seconds))
+
+
+def measure_host(target: str, needs: Sequence[Need], report: Report, seconds: float = 600.0) -> Path:
+    """The file of the host's table for `needs`, measured in about `seconds` at most if it is not there yet.
+
+    A finished table is never touched again, so that a search that is resumed sees the costs that it began with; an
+    unfinished one lies apart, and is gone on with. Raises `TableError`, `CompileError`, `RunnerError`.
+    """
     path = host_table(target, needs)
     if not path.exists():
         unfinished = path.parent / "unfinished" / path.name
         write_table(measure(needs, target, unfinished, report, seconds), path)
         unfinished.unlink(missing_ok=True)
-    return read_table(path)
+    return path
 
 
 def host_table(target: str, needs: Sequence[Need]) -> Path:

@@ -59,7 +59,7 @@ def measure(
         folder = Path(temporary)
         reference = Reference(target, folder / "reference", table.header.reference_ms or math.inf)
         for start in range(0, len(probes), _PROBES_A_BATCH):
-            if time.monotonic() > deadline:
+            if start > 0 and time.monotonic() > deadline:
                 report(f"{path.stem}: {seconds:.0f} s are over; {len(probes) - start} of {len(probes)} probes are left")
                 break
             batch = list(_timed(probes[start : start + _PROBES_A_BATCH], reference, target, folder / f"batch{start}"))

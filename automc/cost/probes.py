@@ -33,14 +33,14 @@ class Probe:
 def probes_of(kernels: Iterable[Kernel], most: int) -> list[Probe]:
     """Programs that run all `kernels`, each at least once and at most `most` of them in one Program.
 
-    Kernels share a Program if their sources have one size and one number of bits. A convolution with a residual brings
-    the one without it along, whose output is its residual.
+    Kernels share a Program if their sources have one size and one number of bits; 8 bits, which the dense network has,
+    come first. A convolution with a residual brings the one without it along, whose output is its residual.
     """
-    alike: dict[tuple[tuple[int, int], int], list[Kernel]] = defaultdict(list)
+    alike: dict[tuple[int, tuple[int, int]], list[Kernel]] = defaultdict(list)
     for kernel in sorted(set(kernels)):
-        alike[_source_size(kernel), kernel.activation_bits or _NO_BITS].append(kernel)
+        alike[kernel.activation_bits or _NO_BITS, _source_size(kernel)].append(kernel)
     probes = []
-    for (size, bits), members in sorted(alike.items()):
+    for (bits, size), members in sorted(alike.items(), reverse=True):
         for start in range(0, len(members), most):
             part = members[start : start + most]
             inputs = [kernel for kernel in part if kernel.operation == "quantise"]
