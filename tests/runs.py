@@ -91,7 +91,7 @@ def make_result(**changes: object) -> Result:
             searcher="ppo", seed=0, trial=31, candidates=12, search_accuracy=0.905, selection_accuracy=0.897
         ),
         "finetuning_epochs": 1.0, "policy": Policy(keep_ratio={"conv1": 0.5}), "rows": _rows(), "layers": layers,
-        "verification": Verification(images=10_000, logits=100_000, different_logits=0), "artifact": "artifact",
+        "verification": Verification(images=10_000, logits=100_000, different_logits=0), "artifact": "library",
         "prefix": "automc_0123abcd",
         "versions": {"automc": "0.1.0", "torch": "2.13.0"}, "hashes": {"environment": "ab" * 32, "weights": "cd" * 32},
         "notes": ("fc is kept at 8 bits: the search space pins @last",),

@@ -116,7 +116,7 @@ def test_the_page_ranks_searchers_with_intervals(page):
 
 
 def test_the_page_gives_commands_that_find_the_files(page):
-    assert "automc verify resnet20_cifar10/winner/artifact --env resnet20_cifar10" in page
+    assert "automc verify resnet20_cifar10/winner/library --env resnet20_cifar10" in page
     assert "automc_0123abcd_invoke(arena);" in page
 
 
