@@ -128,7 +128,6 @@ def test_gradients_are_those_of_the_float_network() -> None:
     pixels = torch.tensor(DIGITS.train.pixels[:64]).permute(0, 3, 1, 2)
     labels = torch.from_numpy(DIGITS.train.labels[:64])
     F.cross_entropy(shadow(pixels), labels).backward()
-    shadow.scale_gradients()
 
     real: list[tuple[torch.Tensor, ...]] = []  # weight, bias, and what a step of the integers of each is worth
 
@@ -155,7 +154,36 @@ def test_gradients_are_those_of_the_float_network() -> None:
         for grid, worth, theirs in pairs:
             assert grid is not None
             assert theirs is not None
-            assert float((grid * worth - theirs).norm() / theirs.norm()) < 0.05
+            assert float((grid / worth - theirs).norm() / theirs.norm()) < 0.05
+
+
+def test_steps_are_relative_to_the_length_of_a_channel() -> None:
+    """Weights twice as long, with half the multiplier, are the same network: their steps must be twice as long."""
+    short = student()
+    long = dataclasses.replace(
+        short,
+        operations=tuple(
+            dataclasses.replace(
+                each, weight=each.weight * 2, weight_bits=8, bias=each.bias * 2, multiplier=each.multiplier / 2
+            )
+            if isinstance(each, Convolve)
+            else each
+            for each in short.operations
+        ),
+    )
+    steps = []
+    for program in (short, long):
+        shadow = ShadowWeights(program)
+        answers = shadow(torch.tensor(DIGITS.train.pixels[:32]).permute(0, 3, 1, 2))
+        (30 * F.cross_entropy(answers, torch.from_numpy(DIGITS.train.labels[:32]))).backward()
+        shadow.normalise_gradients()
+        steps.append([parameter.grad for parameter in shadow.parameters()])
+    for once, twice in zip(*steps, strict=True):
+        assert torch.allclose(2 * once, twice, rtol=1e-4, atol=1e-7)
+    weights, biases = ShadowWeights(short).weights, steps[0][len(steps[0]) // 2 :]
+    lengths = [weight.detach().flatten(1).norm(dim=1) * 255 / 4 for weight in weights]
+    total = sum(float((step / length).square().sum()) for step, length in zip(biases, lengths, strict=True))
+    assert 0 < total < 1  # the biases' part of a length of 1
 
 
 def test_weights_stay_on_their_grid_and_accumulators_within_int32(tmp_path: Path) -> None:

@@ -42,8 +42,9 @@ def finetune(
 
     The forward pass is the program's own arithmetic, with straight-through gradients (Bengio et al. 2013); scales,
     zero-points and multipliers stay. The loss is distillation from the dense float network (Hinton et al. 2015, section
-    2) and cross-entropy; the optimiser is SGD with Nesterov momentum and a cosine to zero. Whether the result is better
-    than `program` is for the caller to judge, on images that neither has seen.
+    2) and cross-entropy; the optimiser is SGD with Nesterov momentum, a short warm-up and a cosine to zero. The learning
+    rate is relative to the length of each channel's weights. Whether the result is better than `program` is for the
+    caller to judge, on images that neither has seen.
 
     The state is kept in `folder`, so that the same call goes on where a killed one stopped and ends with the same
     program. Raises `RunMismatch` where `folder` holds the state of another fine-tuning, `CorruptFile` where it cannot
@@ -66,10 +67,10 @@ def finetune(
         loss, logits = _loss(shadow, batch, taught.clone(), spec)
         if not math.isfinite(loss.item()):
             raise WeightsError(f"fine-tuning: the loss of step {step + 1} is not finite; are the teacher's weights?")
-        optimizer.param_groups[0]["lr"] = spec.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total))
+        optimizer.param_groups[0]["lr"] = spec.learning_rate * _schedule(step / total)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        shadow.scale_gradients()
+        shadow.normalise_gradients()
         optimizer.step()
         shadow.clamp()
         losses += loss.item() * len(batch)
@@ -99,6 +100,7 @@ class ShadowWeights(nn.Module):
         steps = {position: self._step(position) for position in self.layers}
         self.weights = nn.ParameterList(step.weight.clone() for step in steps.values())
         self.biases = nn.ParameterList(step.bias.double() for step in steps.values())
+        self._lengths = [self._lengths_of(position, step.weight) for position, step in steps.items()]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The logits of the program that the weights round to, for `n x channels x height x width` uint8 pixels."""
@@ -124,21 +126,21 @@ class ShadowWeights(nn.Module):
         return dataclasses.replace(self.original, operations=tuple(operations))
 
     @torch.no_grad()
-    def scale_gradients(self) -> None:
-        """Make a step in grid units the step that gradient descent takes on the real weights and biases.
+    def normalise_gradients(self) -> None:
+        """Make the gradients those of channels of unit length, and no longer than 1 in all.
 
-        As `real = unit * integer`, a step of `-rate * d loss/d real` is one of `-rate / unit^2 * d loss/d integer`.
+        Batch norm, while it is trained, makes a network's answers independent of the length of each channel's weights,
+        so that only relative steps matter (Salimans & Kingma 2016, section 2.1). Folded into the weights, it no longer
+        does, and one rate for all of them makes the networks of He et al. (2016) collapse. For `weight = length *
+        direction`, a step of `-rate * d loss/d direction` is one of `-rate * length^2 * d loss/d weight`. A bias counts
+        as the weight of one more input, which is always a quarter of its range.
         """
-        for position, weight, bias in zip(self.layers, self.weights, self.biases, strict=True):
-            operation = self._operation(position)
-            target = self.original.tensors.get(operation.target)
-            output_scale = target.scale if target is not None else 1.0  # logits are real numbers
-            bias_unit = torch.tensor(operation.multiplier).double() * output_scale
-            weight_unit = bias_unit / self.original.tensors[operation.source].scale
-            assert weight.grad is not None
-            assert bias.grad is not None
-            weight.grad.div_(weight_unit.square().float().view(-1, 1, 1, 1))
-            bias.grad.div_(bias_unit.square())
+        lengths = [length for pair in self._lengths for length in pair]
+        gradients = [parameter.grad for pair in zip(self.weights, self.biases, strict=True) for parameter in pair]
+        relative = [gradient * length for gradient, length in zip(gradients, lengths, strict=True)]
+        total = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in relative))
+        for gradient, length in zip(gradients, lengths, strict=True):
+            gradient.mul_(length.square() / max(total, 1.0))
 
     @torch.no_grad()
     def clamp(self) -> None:
@@ -151,6 +153,13 @@ class ShadowWeights(nn.Module):
             room = 2**31 - 1 - source.limit * integers.abs().sum((1, 2, 3))
             middle = source.zero_point * integers.sum((1, 2, 3))
             bias.clamp_(middle - room, middle + room)
+
+    def _lengths_of(self, position: int, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The length of each channel's weights, and of its bias; a channel of zeros has a tenth of the usual."""
+        squares = weight.square().sum((1, 2, 3), keepdim=True)
+        lengths = squares.clamp(min=0.01 * float(squares.mean())).sqrt()
+        source = self.original.tensors[self._operation(position).source]
+        return lengths, lengths.flatten().double() * (source.limit / 4)
 
     def _integers(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases rounded, with straight-through gradients."""
@@ -174,6 +183,11 @@ def _batch(images: Images, spec: FinetuningSpec, epoch: int, step: int) -> Image
     chosen = images.take(order[step * spec.batch_size : (step + 1) * spec.batch_size])
     random = np.random.default_rng((spec.seed, epoch, step + 1))
     return Images(augment(chosen.pixels, spec.crop, spec.flip, random), chosen.labels)
+
+
+def _schedule(progress: float) -> float:
+    """The share of the learning rate: up within the first tenth, then a cosine to zero."""
+    return min(1.0, 0.01 + progress / 0.1) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _loss(shadow: ShadowWeights, batch: Images, taught: Tensor, spec: FinetuningSpec) -> tuple[Tensor, Tensor]:
