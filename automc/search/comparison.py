@@ -1,0 +1,123 @@
+"""The rows of a result: what each network answers on the test images, what it was said to cost, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from automc.compiler.artifact import Artifact
+from automc.compression.executor import Executor
+from automc.compression.policy import Policy
+from automc.compression.program import Convolve, Program
+from automc.cost.model import CostModel
+from automc.cost.timing import Reference
+from automc.environment.evaluator import Evaluator
+from automc.environment.problem import Problem
+from automc.files import cache_directory
+from automc.network.graph import Conv
+from automc.network.training import accuracy
+from automc.search.result import LayerRow, Row, RowKind, Timing
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """One network of the comparison, as the Program that its library computes."""
+
+    kind: RowKind
+    label: str
+    policy: Policy
+    program: Program
+
+
+def dense_row(problem: Problem) -> Row:
+    """The network as it was given, in float32; it has no integer library."""
+    network, images = problem.network, problem.splits.test
+    right, search = (
+        accuracy(problem.module, split, network.mean, network.std) for split in (images, problem.splits.search)
+    )
+    return Row(
+        kind="dense_float32",
+        label="dense float32",
+        correct=round(right * len(images)),
+        images=len(images),
+        search_accuracy=search,
+        size_bytes=4 * network.parameters,
+        macs=network.macs,
+    )
+
+
+def measured_rows(
+    evaluator: Evaluator, contestants: Sequence[Contestant], artifacts: Sequence[Artifact]
+) -> tuple[Row, ...]:
+    """A row for each contestant, from its compiled library in `artifacts`."""
+    problem = evaluator.problem
+    images, timings = problem.splits.test, _timings(problem, artifacts)
+    rows = []
+    for contestant, timing in zip(contestants, timings, strict=True):
+        metrics = evaluator.judge(contestant.program, contestant.policy, "search")
+        answers = Executor(contestant.program).run(images.pixels).argmax(1)
+        rows.append(
+            Row(
+                kind=contestant.kind,
+                label=contestant.label,
+                correct=int((answers == images.labels).sum()),
+                images=len(images),
+                search_accuracy=metrics.accuracy,
+                latency_ms=metrics.latency_ms,
+                measured=timing,
+                energy_mj=metrics.energy_mj,
+                size_bytes=metrics.size_bytes,
+                peak_memory_bytes=metrics.peak_memory_bytes,
+                macs=metrics.macs,
+            )
+        )
+    return tuple(rows)
+
+
+def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> list[Timing]:
+    """The libraries' latencies on this machine left alone, by the method that fills latency tables."""
+    known = problem.pricing.table.header.reference_ms if isinstance(problem.pricing, CostModel) else 0.0
+    folder = cache_directory() / "reference" / problem.target
+    reference = Reference(problem.target, folder, known or np.inf)
+    ratios = [reference.time_whole(artifact.load()) for artifact in artifacts]
+    floor = reference.floor_ms
+    return [
+        Timing(
+            median_ms=timing.ratio * floor,
+            lower_ms=max(timing.ratio - timing.spread / 2, timing.ratio / 2) * floor,
+            upper_ms=(timing.ratio + timing.spread / 2) * floor,
+            repeats=timing.count,
+        )
+        for timing in ratios
+    ]
+
+
+def layer_rows(problem: Problem, final: Contestant, artifact: Artifact) -> tuple[LayerRow, ...]:
+    """The delivered network's layers with weights, beside what they were."""
+    choices = {choice["tensor"]: choice for choice in artifact.manifest["operations"]}
+    owner = {total: conv for total, conv in problem.network.fused_sums.items()}
+    rows = []
+    for operation in final.program.operations:
+        if not isinstance(operation, Convolve):
+            continue
+        layer = problem.network[owner.get(operation.target, operation.target)]
+        assert isinstance(layer, Conv)
+        height, width = final.program.output_size(operation)
+        tensor = final.program.tensors.get(operation.target)
+        chosen = choices[operation.target]
+        rows.append(
+            LayerRow(
+                name=layer.name,
+                kind="depthwise" if layer.is_depthwise else "dense" if layer.is_dense else "convolution",
+                channels=layer.shape[0],
+                kept_channels=operation.outputs,
+                weight_bits=operation.weight_bits,
+                activation_bits=None if tensor is None else tensor.bits,
+                macs=int(operation.weight.size) * height * width,
+                size_bytes=chosen["weight_bytes"],
+                kernel=chosen["kernel"],
+            )
+        )
+    return tuple(rows)

@@ -1,0 +1,198 @@
+"""From a run's logs to what it delivers: the winner selected, fine-tuned, compiled, verified, measured and compared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from automc.compiler.artifact import compile_program
+from automc.compiler.verify import verify
+from automc.compression.finetune import finetune
+from automc.compression.policy import Policy
+from automc.compression.program import Program
+from automc.cost.model import CostModel
+from automc.environment.evaluator import Evaluator
+from automc.environment.problem import Problem
+from automc.errors import VerificationError
+from automc.files import canonical_json, sha256_of, write_atomic
+from automc.search.comparison import Contestant, dense_row, layer_rows, measured_rows
+from automc.search.experiment import library_versions
+from automc.search.result import Result, Selection, SplitSizes, Verification, read_result, write_result
+from automc.search.searchers.uniform import uniform_choices
+from automc.search.selection import Winner, best_candidates, select
+
+Report = Callable[[str], None]
+_LOGGER = logging.getLogger(__name__)
+_ENERGY_SOURCE = "operations and bytes times the table's published energies, plus static power times latency"
+_DELIVERY = "delivery"  # the name of a result's own key among its hashes
+
+
+@dataclass(frozen=True)
+class DeliverySettings:
+    """`candidates`: how many of the best trials are judged again, prepared sequentially, on the selection split; the
+    best of them is the winner. `verified_images`: how many test images the library is verified on; None is all.
+    """
+
+    candidates: int = 12
+    verified_images: int | None = None
+    compiler: str = "zig"
+
+
+def deliver(
+    problem: Problem, folder: Path, settings: DeliverySettings | None = None, report: Report = _LOGGER.info
+) -> Result:
+    """Deliver the winner of all studies in `folder`, an environment's part of a run, into `folder/winner`.
+
+    There stand `result.json`, `policy.json`, `program.safetensors` and the compiled `library`. Fine-tuning is kept only
+    where it helps on the selection split. The test images are asked once, here, after every choice has been made. The
+    same call goes on where it was stopped, and reads a finished result of the same logs and settings.
+
+    Raises `VerificationError`, after the result is written, where a logit of the library differs from the
+    interpreter's; `EvaluationFailed` where no trial can be delivered; `CompileError`, `RunnerError`, `StorageError`.
+    """
+    settings = settings or DeliverySettings()
+    candidates = best_candidates(problem, folder, settings.candidates)
+    key = sha256_of(
+        canonical_json(
+            {
+                "candidates": [candidate.trial.policy.fingerprint() for candidate in candidates],
+                "settings": vars(settings),
+                "identity": dict(problem.identity),
+                "versions": library_versions(),
+            }
+        ).encode()
+    )
+    place = folder / "winner"
+    if (place / "result.json").exists():
+        result = read_result(place / "result.json")
+        if result.hashes.get(_DELIVERY) == key:
+            return _verified(result)
+    evaluator = Evaluator(problem, "sequential")
+    winner = select(evaluator, candidates, place / "selection.json", report)
+    contestants = _contestants(evaluator, winner, place, report)
+    final = contestants[-1]
+    write_atomic(place / "policy.json", final.policy.to_json())
+    final.program.save(place / "program.safetensors")
+    report("compiling the winner and the networks that it is compared with")
+    others = [
+        compile_program(each.program, problem.target, place / "compared" / each.kind, settings.compiler)
+        for each in contestants[:-1]
+    ]
+    library = compile_program(final.program, problem.target, place / "library", settings.compiler)
+    pixels = problem.splits.test.pixels[: settings.verified_images]
+    report(f"verifying the library on {len(pixels)} test images")
+    verification = verify(library, final.program, pixels)
+    report("measuring the libraries and asking the test images")
+    result = Result(
+        environment=problem.name,
+        description=problem.spec.description,
+        network=problem.network.name,
+        dataset=problem.spec.data.name,
+        goal=_goal(problem),
+        limits=dict(problem.limits.costs),
+        device=problem.spec.device,
+        target=problem.target,
+        compiler=library.manifest["compiler"],
+        latency_source=_latency_source(problem),
+        energy_source="" if problem.dense_cost.energy_mj is None else _ENERGY_SOURCE,
+        interpolated=problem.cost(final.policy).interpolated,
+        splits=SplitSizes(
+            train=len(problem.splits.train),
+            search=len(problem.splits.search),
+            selection=len(problem.splits.selection),
+            test=len(problem.splits.test),
+            carved_from="train" if problem.splits.carved_from == "train" else "test",
+        ),
+        selection=Selection(
+            searcher=winner.candidate.searcher,
+            seed=winner.candidate.seed,
+            trial=winner.candidate.trial.number,
+            candidates=winner.candidates,
+            search_accuracy=winner.candidate.trial.metrics["accuracy"],
+            selection_accuracy=winner.metrics.accuracy,
+        ),
+        finetuning_epochs=problem.spec.finetuning.epochs if final.kind == "finetuned" else 0.0,
+        policy=final.policy,
+        rows=(dense_row(problem), *measured_rows(evaluator, contestants, [*others, library])),
+        layers=layer_rows(problem, final, library),
+        verification=Verification(
+            images=verification.images,
+            logits=verification.logits,
+            different_logits=verification.different,
+        ),
+        artifact="library",
+        prefix=library.manifest["prefix"],
+        versions=library_versions(),
+        hashes={**problem.identity, _DELIVERY: key},
+        notes=problem.space.notes + problem.network.notes,
+    )
+    write_result(result, place / "result.json")
+    return _verified(result)
+
+
+def _contestants(evaluator: Evaluator, winner: Winner, place: Path, report: Report) -> list[Contestant]:
+    """The networks with a library, in the order of the result's rows: the last is what is delivered."""
+    problem, policy = evaluator.problem, winner.candidate.trial.policy
+    dense = Policy()
+    contestants = [Contestant("dense_int8", "dense int8", dense, evaluator.program(dense))]
+    if (uniform := _best_uniform(problem, winner.candidates)) is not None:
+        label = "uniform at the same budget"
+        contestants.append(Contestant("uniform", label, uniform, evaluator.program(uniform)))
+    searched = Contestant("searched", "searched", policy, evaluator.program(policy))
+    contestants.append(searched)
+    if problem.spec.finetuning.epochs > 0:
+        tuned = _finetuned(problem, searched.program, place, report)
+        metrics = evaluator.judge(tuned, policy, "selection")
+        report(f"fine-tuning: accuracy {winner.metrics.accuracy:.4f} before, {metrics.accuracy:.4f} after (selection)")
+        if problem.reward(metrics) > problem.reward(winner.metrics):
+            contestants.append(Contestant("finetuned", "searched, fine-tuned", policy, tuned))
+    return contestants
+
+
+def _best_uniform(problem: Problem, count: int) -> Policy | None:
+    """Of as many uniform policies as the winner had rivals, the least compressed ones, the best on the search split."""
+    evaluator = Evaluator(problem)
+    policies = [problem.space.policy(choices) for choices in uniform_choices(problem)[:count]]
+    return max(policies, key=lambda policy: evaluator.outcome(policy).reward, default=None)
+
+
+def _finetuned(problem: Problem, program: Program, place: Path, report: Report) -> Program:
+    spec, network = problem.spec.finetuning, problem.network
+    identity = canonical_json({"program": program.fingerprint, "specification": spec.model_dump()})
+    folder = place / "finetuning" / sha256_of(identity.encode())[:12]
+    return finetune(program, problem.splits.train, problem.module, network.mean, network.std, spec, folder, report)
+
+
+def _goal(problem: Problem) -> str:
+    goal, asked = problem.spec.goal, []
+    for metric, limit in problem.limits.costs.items():
+        name, _, unit = metric.rpartition("_")
+        share = f" ({goal.limits[metric]} of dense int8)" if isinstance(goal.limits[metric], str) else ""
+        asked.append((f"{name} {limit:.4g} {unit}" if name else f"{limit:.4g} {unit}") + share)
+    limits = " and ".join(asked)
+    match goal.reward:
+        case "amc":
+            return f"the most accurate network within {limits}"
+        case "fastest":
+            return f"the cheapest network within {limits} that loses at most {100 * goal.tolerance:g} percentage points"
+        case _:
+            return f"accuracy weighed against {limits} ({goal.reward})"
+
+
+def _latency_source(problem: Problem) -> str:
+    if isinstance(problem.pricing, CostModel):
+        header = problem.pricing.table.header
+        return f"latency table of {header.device} ({header.cpu}), {problem.dense_cost.source} kernel by kernel"
+    return problem.dense_cost.source
+
+
+def _verified(result: Result) -> Result:
+    found = result.verification
+    if found.different_logits:
+        raise VerificationError(
+            f"{result.environment}: {found.different_logits} of {found.logits} logits of the library differ from the "
+            "interpreter's; what was delivered is not what was searched"
+        )
+    return result

@@ -1,0 +1,181 @@
+"""An experiment: environments x searchers x seeds, one study each, run here or spread over processes and machines."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import multiprocessing
+import re
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import Queue
+from typing import TYPE_CHECKING, Any
+
+from automc.errors import ConfigError
+from automc.schema import ExperimentSpec, SearcherSpec
+from automc.search.searchers import build_searcher, check_settings
+from automc.search.study import Progress, Study
+from automc.search.trials import Header
+
+if TYPE_CHECKING:
+    from automc.environment.evaluator import Evaluator
+    from automc.environment.problem import Problem
+
+_FORMAT = 1  # of the log's lines
+_LIBRARIES = ("automc", "numpy", "optuna", "sb3-contrib", "stable-baselines3", "torch")
+_PART = re.compile(r"^([1-9]\d*)/([1-9]\d*)$")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One study of an experiment, the `position`-th (from 1) of `of`."""
+
+    environment: str
+    searcher: SearcherSpec
+    seed: int
+    position: int
+    of: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its log stands, relative to the run's folder."""
+        return Path(self.environment, f"{self.searcher.name}-{self.seed}")
+
+    def __str__(self) -> str:
+        return f"{self.environment} {self.searcher.name}-{self.seed}"
+
+
+Report = Callable[[Member, Progress], None]
+
+
+def _silent(member: Member, progress: Progress) -> None:
+    """Report nothing."""
+
+
+def members(spec: ExperimentSpec, only: str | None = None) -> list[Member]:
+    """The studies of an experiment in the order of running; with `only`, as in `2/8`, every eighth from the second.
+
+    Raises `ConfigError` for settings that a searcher does not have, for two searchers that would share a folder, and
+    for an `only` that is not K/N; `NameNotFound` for an unknown searcher.
+    """
+    names = [searcher.name for searcher in spec.searchers]
+    for searcher in spec.searchers:
+        if names.count(searcher.name) > 1:
+            raise ConfigError(f"searchers: '{searcher.name}' appears twice; its studies would share their folders")
+        check_settings(searcher.name, searcher.settings)
+    product = [(env, searcher, seed) for env in spec.envs for searcher in spec.searchers for seed in spec.seeds]
+    found = [Member(*one, position, len(product)) for position, one in enumerate(product, start=1)]
+    if only is None:
+        return found
+    part = _PART.match(only)
+    if not part or int(part[1]) > int(part[2]):
+        raise ConfigError(f"only must be K/N with K from 1 to N, as in 2/8. Got {only!r} instead.")
+    return found[int(part[1]) - 1 :: int(part[2])]
+
+
+def study_header(problem: Problem, searcher: SearcherSpec, seed: int) -> Header:
+    """All that decides what a study's log will hold; not how many trials it may have, so that more can be added."""
+    import torch
+
+    return {
+        "format": _FORMAT,
+        "environment": problem.name,
+        "searcher": searcher.name,
+        "settings": check_settings(searcher.name, searcher.settings).model_dump(),
+        "seed": seed,
+        "hashes": dict(problem.identity),
+        "versions": library_versions(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of automc and of the libraries that decide what a search finds."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"  # automc itself, run from a clone
+    return found
+
+
+def run_experiment(
+    spec: ExperimentSpec,
+    folder: Path,
+    load: Callable[[str], Problem],
+    *,
+    only: str | None = None,
+    workers: int = 1,
+    seconds: float = math.inf,
+    report: Report = _silent,
+) -> None:
+    """Run every study of `spec` in its folder below `folder`; the same call goes on where a stopped one was.
+
+    `load` makes the problem of an environment's name; with several `workers` it must be picklable, as each study runs
+    in a process of its own kind. `seconds` is for each study. Raises as `members` and `Study.run`.
+    """
+    chosen = members(spec, only)
+    run = partial(_run_member, trials=spec.trials, folder=folder, seconds=seconds)
+    if workers > 1:
+        _run_in_processes(chosen, run, load, workers, report)
+        return
+    from automc.environment.evaluator import Evaluator
+
+    evaluator: Evaluator | None = None
+    for member in chosen:
+        if evaluator is None or evaluator.problem.name != member.environment:
+            evaluator = Evaluator(load(member.environment))  # studies of one environment share what is known
+        run(member, evaluator, report=report)
+
+
+def _run_member(
+    member: Member, evaluator: Evaluator, trials: int, folder: Path, seconds: float, report: Report
+) -> None:
+    problem, searcher = evaluator.problem, member.searcher
+    Study(
+        folder / member.folder,
+        study_header(problem, searcher, member.seed),
+        build_searcher(searcher.name, searcher.settings, problem, member.seed),
+        evaluator.outcome,
+        trials,
+        partial(report, member),
+        seconds,
+    ).run()
+
+
+def _run_in_processes(
+    chosen: list[Member], run: Callable[..., None], load: Callable[[str], Problem], workers: int, report: Report
+) -> None:
+    """Run each study in a process of its own kind, and report here what they report there."""
+    import torch
+
+    context = multiprocessing.get_context("spawn")  # a forked child would inherit torch's threads in mid-work
+    with context.Manager() as manager, ProcessPoolExecutor(workers, context) as pool:
+        messages = manager.Queue()
+        threads = torch.get_num_threads()  # the same for all, because a study's log is bound to it
+        running = {pool.submit(_run_there, run, member, load, threads, messages) for member in chosen}
+        try:
+            while running:
+                done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                while not messages.empty():
+                    report(*messages.get())
+                for future in done:
+                    future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run_there(
+    run: Callable[..., None], member: Member, load: Callable[[str], Problem], threads: int, messages: Queue[Any]
+) -> None:
+    import torch
+
+    from automc.environment.evaluator import Evaluator
+
+    torch.set_num_threads(threads)
+    run(member, Evaluator(load(member.environment)), report=lambda member, progress: messages.put((member, progress)))

@@ -1,0 +1,196 @@
+"""From logs to a delivered library: what is chosen, what is kept, and that the numbers are those of the files."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import automc.search.deliver as deliver_module
+from automc.compiler.artifact import open_artifact
+from automc.compiler.verify import Verification
+from automc.compression.executor import Executor
+from automc.compression.interpreter import interpret
+from automc.compression.policy import Policy
+from automc.compression.program import Program
+from automc.environment.evaluator import Evaluator
+from automc.environment.loading import build_problem
+from automc.environment.problem import Problem
+from automc.errors import EvaluationFailed, VerificationError
+from automc.network.datasets import load_dataset
+from automc.network.trace import trace
+from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearcherSpec
+from automc.search.deliver import DeliverySettings, deliver
+from automc.search.experiment import run_experiment
+from automc.search.result import Result, read_result
+from automc.search.selection import best_candidates, select
+from automc.search.trials import Trial, TrialLog
+from tests.problems import JOINT, macs_table
+
+SETTINGS = DeliverySettings(candidates=3, verified_images=40)
+
+
+def trained_module() -> nn.Module:
+    """A small network that knows some digits: its last layer is a fit to random features."""
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
+    )
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, 0, 0.3, generator=generator)
+    dataset = load_dataset("digits")
+    pixels = torch.tensor(dataset.train.pixels).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        features = module[:-1]((pixels - dataset.mean[0]) / dataset.std[0])
+        wanted = torch.eye(10)[torch.tensor(dataset.train.labels)]
+        gram = features.T @ features + torch.eye(128)
+        module[-1].weight.copy_(torch.linalg.solve(gram, features.T @ wanted).T)
+        module[-1].bias.zero_()
+    return module
+
+
+def digits_problem(epochs: float = 0.0) -> Problem:
+    torch.set_num_threads(1)
+    dataset, module = load_dataset("digits"), trained_module()
+    spec = EnvironmentSpec(
+        description="for tests",
+        network="small",
+        data=DataSpec(name="digits", search=60, selection=80, calibration=64),
+        finetuning=FinetuningSpec(epochs=epochs, crop=0, flip=False, learning_rate=0.003),
+    )
+    table = macs_table(trace(module, (1, 8, 8), dataset.mean, dataset.std, "small"))
+    return build_problem("small", spec, module, dataset, space=JOINT, table=table)
+
+
+@pytest.fixture(scope="module")
+def delivered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Problem, Path, Result]:
+    problem, folder = digits_problem(epochs=1.0), tmp_path_factory.mktemp("run")
+    spec = ExperimentSpec(description="", envs=["small"], searchers=[SearcherSpec(name="random")], trials=8)
+    run_experiment(spec, folder, lambda name: problem)
+    return problem, folder / "small", deliver(problem, folder / "small", SETTINGS)
+
+
+def test_the_result_is_on_disk_beside_what_it_speaks_of(delivered: tuple[Problem, Path, Result]) -> None:
+    _, folder, result = delivered
+    winner = folder / "winner"
+    assert read_result(winner / "result.json") == result
+    assert Policy.from_json((winner / "policy.json").read_text()) == result.policy
+    program = Program.load(winner / "program.safetensors")
+    assert open_artifact(winner / result.artifact).program().fingerprint == program.fingerprint
+
+
+def test_the_library_was_verified_and_computes_what_the_program_means(delivered: tuple[Problem, Path, Result]) -> None:
+    problem, folder, result = delivered
+    assert (result.verification.images, result.verification.logits) == (40, 400)
+    assert result.verification.different_logits == 0
+    pixels = problem.splits.test.pixels[-20:]
+    program = Program.load(folder / "winner" / "program.safetensors")
+    found = open_artifact(folder / "winner" / "library").load().run(pixels)
+    assert np.array_equal(found.view(np.int32), interpret(program, pixels).view(np.int32))
+
+
+def test_rows_hold_what_their_networks_answer(delivered: tuple[Problem, Path, Result]) -> None:
+    problem, folder, result = delivered
+    test = problem.splits.test
+    kinds = [row.kind for row in result.rows]
+    assert kinds[:4] == ["dense_float32", "dense_int8", "uniform", "searched"]
+    assert {row.images for row in result.rows} == {len(test)}
+    program = Program.load(folder / "winner" / "program.safetensors")
+    right = int((Executor(program).run(test.pixels).argmax(1) == test.labels).sum())
+    assert result.delivered.correct == right
+    dense = result.row("dense_int8")
+    assert dense is not None
+    assert dense.latency_ms == problem.dense_cost.latency_ms
+    for row in result.rows[1:]:
+        assert row.measured is not None
+        assert row.measured.median_ms > 0
+    for row in result.rows[2:]:
+        assert row.latency_ms is not None
+        assert row.latency_ms <= result.limits["latency_ms"]
+
+
+def test_the_winner_is_the_best_candidate_on_the_selection_split(delivered: tuple[Problem, Path, Result]) -> None:
+    problem, folder, result = delivered
+    candidates = best_candidates(problem, folder, SETTINGS.candidates)
+    assert len(candidates) == 3
+    assert candidates[0].trial.reward == max(candidate.trial.reward for candidate in candidates)
+    evaluator = Evaluator(problem, "sequential")
+    accuracies = [evaluator.evaluate(candidate.trial.policy, "selection").accuracy for candidate in candidates]
+    assert result.selection.selection_accuracy == max(accuracies)
+    assert result.selection.trial == candidates[int(np.argmax(accuracies))].trial.number
+
+
+def test_fine_tuning_is_kept_only_where_it_helps_on_the_selection_split(
+    delivered: tuple[Problem, Path, Result],
+) -> None:
+    problem, folder, result = delivered
+    program = Program.load(folder / "winner" / "program.safetensors")
+    accuracy = Evaluator(problem).judge(program, result.policy, "selection").accuracy
+    if result.row("finetuned") is None:
+        assert accuracy == result.selection.selection_accuracy
+    else:
+        assert accuracy > result.selection.selection_accuracy
+
+
+def test_layers_stand_beside_what_they_were(delivered: tuple[Problem, Path, Result]) -> None:
+    problem, _, result = delivered
+    assert [layer.name for layer in result.layers] == [layer.name for layer in problem.network.convs]
+    assert result.layers[-1].activation_bits is None
+    for layer in result.layers:
+        assert layer.weight_bits == result.policy.choice(layer.name).weight_bits
+    assert sum(layer.macs for layer in result.layers) == result.delivered.macs
+
+
+def test_the_same_call_again_reads_the_result(
+    delivered: tuple[Problem, Path, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, folder, result = delivered
+    with monkeypatch.context() as patch:
+        patch.setattr(deliver_module, "select", lambda *arguments: pytest.fail("selected again"))
+        assert deliver(problem, folder, SETTINGS) == result
+    with monkeypatch.context() as patch:
+        patch.setattr(deliver_module, "select", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            deliver(problem, folder, replace(SETTINGS, candidates=2))
+
+
+def test_selection_goes_on_where_it_was_stopped(
+    delivered: tuple[Problem, Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, folder, _ = delivered
+    candidates = best_candidates(problem, folder, 3)
+    path = tmp_path / "selection.json"
+    first = select(Evaluator(problem, "sequential"), candidates, path, lambda line: None)
+    monkeypatch.setattr(Evaluator, "evaluate", lambda *arguments: pytest.fail("evaluated again"))
+    assert select(Evaluator(problem, "sequential"), candidates, path, lambda line: None) == first
+    path.write_text("{")
+    with pytest.raises(pytest.fail.Exception):
+        select(Evaluator(problem, "sequential"), candidates, path, lambda line: None)
+
+
+def test_a_library_that_differs_is_a_failure_after_the_result_is_written(
+    delivered: tuple[Problem, Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, folder = delivered[0], tmp_path
+    shutil.copytree(delivered[1] / "random-0", folder / "random-0")
+    monkeypatch.setattr(deliver_module, "verify", lambda *arguments: Verification(images=40, different=1, logits=400))
+    with pytest.raises(VerificationError, match="1 of 400 logits"):
+        deliver(problem, folder, replace(SETTINGS, candidates=1))
+    assert read_result(folder / "winner" / "result.json").verification.different_logits == 1
+    with pytest.raises(VerificationError):  # read again, it is still a failure
+        deliver(problem, folder, replace(SETTINGS, candidates=1))
+
+
+def test_a_run_without_a_complete_trial_delivers_nothing(tmp_path: Path) -> None:
+    problem = digits_problem()
+    with pytest.raises(EvaluationFailed, match="no trial was made"):
+        best_candidates(problem, tmp_path, 3)
+    with TrialLog(tmp_path / "random-0", {}, pytest.fail) as log:
+        log.append(Trial(0, Policy(), {}, -1.0, "failed", "accuracy is nan"))
+    with pytest.raises(EvaluationFailed, match="accuracy is nan"):
+        best_candidates(problem, tmp_path, 3)

@@ -1,0 +1,131 @@
+"""Experiments: which studies they have, what identifies them, and that resuming is running again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from automc import catalog
+from automc.compression.policy import Policy
+from automc.environment.evaluator import Evaluator
+from automc.environment.metrics import Metrics, Outcome
+from automc.environment.problem import Problem
+from automc.errors import ConfigError, NameNotFound, RunMismatch
+from automc.schema import EnvironmentSpec, ExperimentSpec, SearcherSpec, read_spec
+from automc.search.experiment import Member, members, run_experiment, study_header
+from automc.search.study import Progress
+from automc.search.trials import LOG_NAME, read_log
+from tests.problems import formula_metrics, tiny_problem
+
+SEARCHERS = [SearcherSpec(name="random"), SearcherSpec(name="nsga2")]
+SPEC = ExperimentSpec(description="", envs=["tiny"], searchers=SEARCHERS, seeds=[0, 1], trials=6)
+
+
+def load(name: str) -> Problem:
+    assert name == "tiny"
+    return tiny_problem()
+
+
+@pytest.fixture(autouse=True)
+def formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations are a formula, and cannot be a Program's: the tiny problem computes nothing."""
+
+    def outcome(evaluator: Evaluator, policy: Policy) -> Outcome:
+        metrics: Metrics = formula_metrics(evaluator.problem, policy)
+        return Outcome(metrics.to_record(), evaluator.problem.reward(metrics))
+
+    monkeypatch.setattr(Evaluator, "outcome", outcome)
+
+
+def logs(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob(f"*/*/{LOG_NAME}"))}
+
+
+def test_an_experiment_is_one_study_for_each_environment_searcher_and_seed(tmp_path: Path) -> None:
+    seen: list[tuple[Member, Progress]] = []
+    run_experiment(SPEC, tmp_path, load, report=lambda member, progress: seen.append((member, progress)))
+    assert list(logs(tmp_path)) == [
+        f"tiny/{study}/{LOG_NAME}" for study in ("nsga2-0", "nsga2-1", "random-0", "random-1")
+    ]
+    assert len(seen) == 4 * 6
+    assert [str(member) for member, _ in seen[::6]] == [
+        "tiny random-0", "tiny random-1", "tiny nsga2-0", "tiny nsga2-1",
+    ]  # fmt: skip
+    assert {(member.position, member.of) for member, _ in seen} == {(1, 4), (2, 4), (3, 4), (4, 4)}
+    assert all(len(read_log(tmp_path / member.folder)[1]) == 6 for member, _ in seen)
+
+
+def test_parts_of_an_experiment_make_the_whole(tmp_path: Path) -> None:
+    run_experiment(SPEC, tmp_path / "whole", load)
+    for part in ("2/3", "1/3", "3/3"):
+        run_experiment(SPEC, tmp_path / "parts", load, only=part)
+    assert logs(tmp_path / "parts") == logs(tmp_path / "whole")
+
+
+def test_the_same_call_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    run_experiment(SPEC, tmp_path / "whole", load)
+    left = iter(range(15))
+
+    def stop(member: Member, progress: Progress) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(SPEC, tmp_path / "stopped", load, report=stop)
+    assert logs(tmp_path / "stopped") != logs(tmp_path / "whole")
+    run_experiment(SPEC, tmp_path / "stopped", load)
+    assert logs(tmp_path / "stopped") == logs(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("only", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2"])
+def test_a_part_must_be_one_of_them(only: str) -> None:
+    with pytest.raises(ConfigError, match="only must be K/N"):
+        members(SPEC, only)
+
+
+def test_faults_are_found_before_anything_runs(tmp_path: Path) -> None:
+    def experiment(*searchers: SearcherSpec) -> None:
+        spec = ExperimentSpec(description="", envs=["tiny"], searchers=list(searchers))
+        run_experiment(spec, tmp_path, lambda name: pytest.fail("loaded"))
+
+    random = SearcherSpec(name="random")
+    with pytest.raises(NameNotFound, match="Did you mean 'random'"):
+        experiment(SearcherSpec(name="randon"))
+    with pytest.raises(ConfigError, match="unknown setting 'sped'"):
+        experiment(random, SearcherSpec(name="greedy", settings={"sped": 1}))
+    with pytest.raises(ConfigError, match="'random' appears twice"):
+        experiment(random, random)
+
+
+def test_a_header_names_all_that_decides_the_log() -> None:
+    problem = tiny_problem()
+    header = study_header(problem, SearcherSpec(name="tpe"), 3)
+    assert header["hashes"] == problem.identity
+    assert header["settings"] == {"startup_trials": 20, "candidates": 24}
+    assert (header["searcher"], header["seed"], header["threads"]) == ("tpe", 3, torch.get_num_threads())
+    assert set(header["versions"]) == {"automc", "numpy", "optuna", "sb3-contrib", "stable-baselines3", "torch"}
+    assert header["versions"]["torch"] == torch.__version__
+    assert "trials" not in header
+
+
+def test_a_changed_setting_is_refused_and_more_trials_are_not(tmp_path: Path) -> None:
+    def run(trials: int, population: int) -> None:
+        searcher = SearcherSpec(name="nsga2", settings={"population": population})
+        spec = ExperimentSpec(description="", envs=["tiny"], searchers=[searcher], trials=trials)
+        run_experiment(spec, tmp_path, load)
+
+    run(5, 10)
+    run(7, 10)
+    assert len(read_log(tmp_path / "tiny" / "nsga2-0")[1]) == 7
+    with pytest.raises(RunMismatch, match=r"settings\.population: 10 when the log was begun, 12 now"):
+        run(7, 12)
+
+
+def test_the_shipped_experiments_name_what_exists() -> None:
+    for path in catalog.entries("experiments").values():
+        spec = read_spec(ExperimentSpec, path)
+        assert members(spec)
+        for name in spec.envs:
+            read_spec(EnvironmentSpec, catalog.find("envs", name))
