@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from automc.compression.finetune import ShadowWeights, finetune
+from automc.compression.finetune import finetune
 from automc.compression.interpreter import interpret
 from automc.compression.program import Convolve, Operation, Pool, Program, Quantise, Select, Tensor
+from automc.compression.shadow import ShadowWeights
 from automc.errors import CorruptFile, DataError, RunMismatch, WeightsError
 from automc.network.datasets import Images, load_dataset
 from automc.network.training import normalise
