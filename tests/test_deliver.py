@@ -29,7 +29,7 @@ from automc.search.deliver import DeliverySettings, deliver
 from automc.search.experiment import run_experiment
 from automc.search.result import Result, read_result
 from automc.search.selection import best_candidates, select
-from automc.search.trials import Trial, TrialLog
+from automc.search.trials import LOG_NAME, Trial, TrialLog
 from tests.problems import JOINT, macs_table
 
 SETTINGS = DeliverySettings(candidates=3, verified_images=40)
@@ -67,11 +67,20 @@ def digits_problem(epochs: float = 0.0) -> Problem:
     return build_problem("small", spec, module, dataset, space=JOINT, table=table)
 
 
+def load(name: str) -> Problem:
+    assert name == "small"
+    return digits_problem(epochs=1.0)
+
+
+def experiment(*names: str) -> ExperimentSpec:
+    searchers = [SearcherSpec(name=name) for name in names]
+    return ExperimentSpec(description="", envs=["small"], searchers=searchers, trials=8)
+
+
 @pytest.fixture(scope="module")
 def delivered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Problem, Path, Result]:
-    problem, folder = digits_problem(epochs=1.0), tmp_path_factory.mktemp("run")
-    spec = ExperimentSpec(description="", envs=["small"], searchers=[SearcherSpec(name="random")], trials=8)
-    run_experiment(spec, folder, lambda name: problem)
+    problem, folder = load("small"), tmp_path_factory.mktemp("run")
+    run_experiment(experiment("random"), folder, lambda name: problem)
     return problem, folder / "small", deliver(problem, folder / "small", SETTINGS)
 
 
@@ -194,3 +203,16 @@ def test_a_run_without_a_complete_trial_delivers_nothing(tmp_path: Path) -> None
         log.append(Trial(0, Policy(), {}, -1.0, "failed", "accuracy is nan"))
     with pytest.raises(EvaluationFailed, match="accuracy is nan"):
         best_candidates(problem, tmp_path, 3)
+
+
+def test_studies_in_processes_of_their_own_write_the_same_logs(
+    delivered: tuple[Problem, Path, Result], tmp_path: Path
+) -> None:
+    seen = []
+    run_experiment(
+        experiment("random", "uniform"), tmp_path, load, workers=2, report=lambda *progress: seen.append(progress)
+    )
+    assert len(seen) == 16
+    assert {member.searcher.name for member, _ in seen} == {"random", "uniform"}
+    log = Path("random-0", LOG_NAME)
+    assert (tmp_path / "small" / log).read_bytes() == (delivered[1] / log).read_bytes()
