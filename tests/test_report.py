@@ -11,6 +11,7 @@ from automc.analysis import narrative
 from automc.analysis.report import write_report
 from automc.analysis.runs import read_run
 from automc.analysis.tables import write_tables
+from automc.analysis.units import QUANTITIES, digits
 from automc.errors import CorruptFile, NameNotFound, StorageError
 from automc.search.result import Row, Timing, Verification, read_result, write_result
 from tests.runs import make_result, make_run, make_study
@@ -228,6 +229,20 @@ def test_headline_says_when_nothing_was_gained():
         "instead of 0.977 KiB (no less than dense float32); it names the right class for 91.73 % of the test images, "
         "as many as the dense float32 network."
     )
+
+
+def test_a_small_number_takes_a_smaller_unit():
+    assert QUANTITIES["latency_ms"].show(0.00498) == "4.98 µs"
+    assert QUANTITIES["latency_ms"].show(0.211) == "0.211 ms"
+    assert QUANTITIES["size_bytes"].show(100) == "0.0977 KiB"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.01234, "0.0123"), (0.1, "0.100"), (1.0, "1.00"), (12.34, "12.3"), (99.96, "100"), (1234.5, "1,234")],
+)
+def test_digits_shows_three_that_count(value, text):
+    assert digits(value) == text
 
 
 def test_a_result_survives_its_file(tmp_path):

@@ -77,7 +77,7 @@ def method(task: Task) -> list[tuple[str, str]]:
         *facts,
         (
             "Fine-tuning",
-            f"{result.finetuning_epochs:g} times the training images, in the program's own integer arithmetic",
+            f"epochs: {result.finetuning_epochs:g}; in the program's own integer arithmetic",
         ),
         ("Latency", _latency(result)),
         ("Energy", result.energy_source or "no energy model for this device"),

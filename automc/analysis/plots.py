@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which people with any colour vision can tell apart; the shapes differ as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", (0, (5, 2)), (0, (2, 2)), (0, (7, 2, 2, 2)), (0, (1, 1.5)))
 _MARKS = {
     "dense_int8": ("s", "#7F7F7F"),
     "uniform": ("D", "#E69F00"),
@@ -130,7 +131,8 @@ def draw_learning(data: LearningFigure) -> Figure:
     for position, curve in enumerate(data.curves):
         colour, _ = _look(position)
         number = np.arange(1, len(curve.mean) + 1)
-        axes.step(number, curve.mean, where="post", color=colour, linewidth=1.8, label=curve.searcher)
+        dashes = _DASHES[position % len(_DASHES)]  # so that a curve under another can be seen
+        axes.step(number, curve.mean, where="post", color=colour, linestyle=dashes, linewidth=1.8, label=curve.searcher)
         if curve.seeds > 1:
             axes.fill_between(number, curve.lowest, curve.highest, step="post", color=colour, alpha=0.15, linewidth=0)
     top = max(float(np.nanmax(curve.highest)) for curve in data.curves)

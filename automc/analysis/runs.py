@@ -74,12 +74,9 @@ class Task:
         dense = self.result.row("dense_int8") if self.result is not None else None
         cost = getattr(dense, self.cost_metric, None)
         if cost is None:
-            cost = max((np.nanmax(study.column(self.cost_metric)) for study in self._complete), default=1.0)
+            complete = (study for studies in self.by_searcher.values() for study in studies)
+            cost = max((np.nanmax(study.column(self.cost_metric)) for study in complete), default=1.0)
         return float(cost), 0.0
-
-    @property
-    def _complete(self) -> list[Study]:
-        return [study for studies in self.by_searcher.values() for study in studies]
 
 
 @dataclass(frozen=True, eq=False)

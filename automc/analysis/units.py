@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Quantity:
-    """A metric as a person reads it: shown is the metric's value divided by `divisor`."""
+    """A metric as a person reads it: shown is the metric's value divided by `divisor`.
+
+    `thousandth` is the unit that a sentence takes for small values.
+    """
 
     name: str
     unit: str
     divisor: float = 1.0
+    thousandth: str = ""
 
     @property
     def label(self) -> str:
@@ -20,12 +24,15 @@ class Quantity:
 
     def show(self, value: float) -> str:
         """Three significant digits, with the unit."""
-        return f"{digits(value / self.divisor)} {self.unit}"
+        shown = value / self.divisor
+        if self.thousandth and shown < 0.1:
+            return f"{digits(1000 * shown)} {self.thousandth}"
+        return f"{digits(shown)} {self.unit}"
 
 
 QUANTITIES = {
-    "latency_ms": Quantity("latency", "ms"),
-    "energy_mj": Quantity("energy", "mJ"),
+    "latency_ms": Quantity("latency", "ms", thousandth="µs"),
+    "energy_mj": Quantity("energy", "mJ", thousandth="µJ"),
     "size_bytes": Quantity("size", "KiB", 1024),
     "peak_memory_bytes": Quantity("peak memory", "KiB", 1024),
     "macs": Quantity("MACs", "million", 1e6),
