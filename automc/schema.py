@@ -22,9 +22,14 @@ class _Model(BaseModel):
 
 
 class DataSpec(_Model):
-    """The images: a data set and how many of them the search and the selection of its winner see."""
+    """The images: a data set and how many of them the search and the selection of its winner see.
+
+    `name` is a known data set, or any name for the images in `folder`, a path relative to the file that holds
+    `train/<class>/` and `test/<class>/`.
+    """
 
     name: str
+    folder: str | None = None
     search: Annotated[int, Field(ge=1)] = 1000
     selection: Annotated[int, Field(ge=1)] = 1000
     calibration: Annotated[int, Field(ge=1)] = 512

@@ -98,10 +98,10 @@ def verify_command(artifact: Path, images: int, env: str | None) -> None:
         kind = "random images"
     else:
         from automc.commands.specs import read_environment
-        from automc.network.datasets import load_dataset
+        from automc.environment.loading import open_dataset
 
-        spec, _ = read_environment(env)
-        pixels = load_dataset(spec.data.name).test.pixels[:images]
+        spec, file = read_environment(env)
+        pixels = open_dataset(spec, file).test.pixels[:images]
         kind = f"test images of {spec.data.name}"
     note(f"comparing {opened.target} with the interpreter on {len(pixels)} {kind} ...")
     verification = verify(opened, program, pixels)

@@ -23,13 +23,14 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
     import torch
     from safetensors.torch import save
 
+    from automc.environment.loading import open_dataset
     from automc.files import write_atomic
-    from automc.network.datasets import load_dataset, split
+    from automc.network.datasets import split
     from automc.network.training import accuracy, train
     from automc.network.zoo import build_network
 
-    spec, _ = read_environment(name, overrides)
-    dataset = load_dataset(spec.data.name)
+    spec, file = read_environment(name, overrides)
+    dataset = open_dataset(spec, file)
     splits = split(dataset, spec.data.search, spec.data.selection, spec.data.carve_from, spec.data.seed)
     folder = out or Path("runs") / "training" / name
     lines = [
@@ -61,7 +62,7 @@ def measure_command(names: list[str], target: str | None, out: Path | None, minu
     from automc.compiler.targets import find_target, host_target
     from automc.cost.device import host_table
     from automc.cost.measure import measure
-    from automc.network.datasets import load_dataset
+    from automc.environment.loading import open_dataset
     from automc.network.trace import trace
     from automc.network.zoo import build_network
     from automc.schema import SearchSpaceSpec, read_spec
@@ -70,12 +71,12 @@ def measure_command(names: list[str], target: str | None, out: Path | None, minu
     find_target(chosen)  # refuses an unknown name before anything is loaded
     needs = []
     for name in names:
-        spec, _ = read_environment(name)
+        spec, file = read_environment(name)
         space = read_spec(SearchSpaceSpec, catalog.find("search_spaces", spec.search_space))
-        dataset = load_dataset(spec.data.name)
+        dataset = open_dataset(spec, file)
         _, height, width, channels = dataset.train.pixels.shape
         module = build_network(spec.network, len(dataset.classes), channels)
         needs.append((trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network), space))
-    path = out or host_table(chosen)
+    path = out or host_table(chosen, needs)
     measure(needs, chosen, path, note, seconds=60 * minutes)
     say(str(path))

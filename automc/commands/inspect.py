@@ -93,9 +93,10 @@ def _targets() -> list[str]:
 
 
 def _runs() -> list[str]:
+    from automc.search.identity import runs_below
+
     lines = []
-    for identity in sorted(Path("runs").glob("*/run.json")):
-        folder = identity.parent
+    for folder in runs_below(Path("runs")):
         logs = sorted(folder.rglob("trials.log"))
         trials = sum(max(0, log.read_bytes().count(b"\n") - 1) for log in logs)
         report = folder / "report.html"

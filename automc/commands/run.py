@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from automc import catalog
 from automc.commands.console import Meter, note, say
 from automc.commands.specs import open_problem, read_environment
-from automc.errors import ConfigError, NameNotFound, RunMismatch
-from automc.files import closest, write_atomic
+from automc.errors import ConfigError, NameNotFound
+from automc.files import closest
 from automc.schema import ExperimentSpec, SearcherSpec, read_spec
 
 if TYPE_CHECKING:
@@ -48,12 +47,16 @@ def run_command(
     import torch
 
     from automc.search.experiment import members, run_experiment
+    from automc.search.identity import identify
 
     # One thread a study: its log then does not depend on the machine's cores. Studies run side by side instead.
     torch.set_num_threads(1)
     chosen = members(spec, only)
     folder = out or Path("runs") / name
-    _identify(folder, spec, of_environments, weights)
+    # The number of trials may grow; everything else makes another run.
+    identity = spec.model_dump(mode="json", exclude={"trials", "description"})
+    weights_file = None if weights is None else str(weights)
+    identify(folder, {**identity, "overrides": list(of_environments), "weights": weights_file})
     load = partial(_load, overrides=of_environments, weights=weights)
     meter = Meter(name, len(chosen) * spec.trials)
     with meter.running():
@@ -102,28 +105,6 @@ def _seconds(text: str | None) -> float:
 
 def _load(name: str, overrides: tuple[str, ...], weights: Path | None) -> Problem:
     return open_problem(name, overrides, weights)
-
-
-def _identify(folder: Path, spec: ExperimentSpec, overrides: tuple[str, ...], weights: Path | None) -> None:
-    """Write what the run in `folder` is, or refuse to mix it with another. The number of trials may grow."""
-    identity: dict[str, Any] = {
-        **spec.model_dump(mode="json", exclude={"trials", "description"}),
-        "overrides": list(overrides),
-        "weights": None if weights is None else str(weights),
-    }
-    path = folder / "run.json"
-    if path.exists():
-        known = json.loads(path.read_text())
-        differing = [
-            f"{key}: was {known.get(key)}, is {identity[key]}" for key in identity if known.get(key) != identity[key]
-        ]
-        if differing:
-            raise RunMismatch(
-                f"{folder} holds another run; {'; '.join(differing)}. "
-                "Give this one its own folder with --out, or remove the old one."
-            )
-    else:
-        write_atomic(path, json.dumps(identity, indent=2) + "\n")
 
 
 def _show(meter: Meter, member: Member, progress: Progress) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from automc.commands.console import say
 from automc.errors import NameNotFound
 from automc.files import closest
+from automc.search.identity import is_run, runs_below
 
 
 def report_command(run_folder: Path) -> None:
@@ -32,7 +33,7 @@ def plot_command(run_folder: Path, out: Path | None, formats: str) -> None:
 def _run(run_folder: Path) -> Path:
     """A run's folder, given as a path or as a name under `runs/`."""
     for folder in (run_folder, Path("runs") / run_folder):
-        if (folder / "run.json").is_file():
+        if is_run(folder):
             return folder
-    known = [path.parent.name for path in Path("runs").glob("*/run.json")]
+    known = [folder.name for folder in runs_below(Path("runs"))]
     raise NameNotFound(f"no run at {run_folder}{closest(run_folder.name, known)} (known: {', '.join(known) or 'none'})")

@@ -25,6 +25,7 @@ from automc.environment.space import SearchSpace
 from automc.errors import DataError, WeightsError
 from automc.files import canonical_json, sha256_of
 from automc.network.datasets import Dataset, Splits, load_dataset, split
+from automc.network.folders import image_folder
 from automc.network.graph import Network
 from automc.network.trace import trace
 from automc.network.zoo import build_network, load_weights
@@ -55,7 +56,7 @@ def load_problem(
     Raises an `InputError` for whatever is missing or does not fit, before any time is spent: `NameNotFound`,
     `DataError`, `WeightsError`, `UnsupportedLayer`, `TableError`, `ConfigError`, `InfeasibleBudget`.
     """
-    dataset = load_dataset(spec.data.name)
+    dataset = open_dataset(spec, file)
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are drawn from torch's global generator
         module = build_network(spec.network, len(dataset.classes), dataset.train.pixels.shape[3])
     load_weights(module, _own_weights(spec, file) if weights is None else Path(weights))
@@ -63,6 +64,13 @@ def load_problem(
         report(_FOREIGN_WEIGHTS.format(path=weights))
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"carve_from": "test"})})
     return build_problem(file.stem, spec, module, dataset, report=report)
+
+
+def open_dataset(spec: EnvironmentSpec, file: Path) -> Dataset:
+    """The images that an environment file names. Raises `NameNotFound`, `DataError`."""
+    if spec.data.folder is None:
+        return load_dataset(spec.data.name)
+    return image_folder(file.parent / spec.data.folder)
 
 
 def build_problem(

@@ -1,0 +1,94 @@
+"""`automc.search(model, data)`: the whole road from Python, for a network and images that no file names."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from automc.schema import (
+    DataSpec,
+    EnvironmentSpec,
+    ExperimentSpec,
+    FinetuningSpec,
+    GoalSpec,
+    Metric,
+    SearcherSpec,
+    SearchSpaceSpec,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from automc.network.datasets import Dataset
+    from automc.search.result import Result
+
+_LOGGER = logging.getLogger(__name__)
+_FINETUNING = FinetuningSpec()
+
+
+def search(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    limits: Mapping[Metric, float | str] | None = None,
+    reward: Literal["amc", "mnasnet", "absolute", "fastest"] = "amc",
+    device: str = "host",
+    search_space: str | SearchSpaceSpec = "joint",
+    searcher: str = "ppo",
+    trials: int = 200,
+    seed: int = 0,
+    search_images: int = 1000,
+    selection_images: int = 1000,
+    carve_from: Literal["train", "test"] = "test",
+    finetuning: FinetuningSpec = _FINETUNING,
+    folder: Path | str = "runs/search",
+    report: Callable[[str], None] = _LOGGER.info,
+) -> Result:
+    """Search a compressed form of `model`, and deliver its verified library into `folder`.
+
+    `data` comes from `automc.network.datasets.load_dataset`, or of your own images from
+    `automc.network.folders.image_folder` or `from_torch`. `limits` are absolute (`{"latency_ms": 0.4}`) or a share of
+    the dense 8-bit network's cost (`{"latency_ms": "50%"}`, the default). `carve_from` says where the search and
+    selection images come from: `train` only if the model was not trained on them. The same call resumes a stopped
+    search. The result names the library, relative to `folder/model/winner`; `automc report FOLDER` makes a page of it.
+
+    Raises the errors of `automc.errors`: an `InputError` before any time is spent.
+    """
+    from automc.environment.loading import build_problem
+    from automc.search.deliver import deliver
+    from automc.search.experiment import run_experiment
+    from automc.search.identity import identify
+
+    goal = GoalSpec(reward=reward) if limits is None else GoalSpec(reward=reward, limits=dict(limits))
+    spec = EnvironmentSpec(
+        description=f"{type(model).__name__} on {data.name}",
+        network=type(model).__name__,
+        data=DataSpec(
+            name=data.name,
+            search=search_images,
+            selection=selection_images,
+            calibration=min(512, len(data.train)),
+            carve_from=carve_from,
+        ),
+        device=device,
+        search_space=search_space if isinstance(search_space, str) else "given",
+        goal=goal,
+        finetuning=finetuning,
+    )
+    space = None if isinstance(search_space, str) else search_space
+    problem = build_problem("model", spec, model, data, space=space, report=report)
+    experiment = ExperimentSpec(
+        description=spec.description,
+        envs=["model"],
+        searchers=[SearcherSpec(name=searcher)],
+        seeds=[seed],
+        trials=trials,
+    )
+    root = Path(folder)
+    digest = hashlib.sha256("".join(problem.identity[key] for key in sorted(problem.identity)).encode())
+    identify(root, {"problem": digest.hexdigest(), "searcher": searcher, "seed": seed})
+    run_experiment(experiment, root, lambda name: problem)
+    return deliver(problem, root / "model", report=report)

@@ -1,0 +1,46 @@
+"""What a run's folder holds, so that two different runs are never mixed in one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from automc.errors import CorruptFile, RunMismatch
+from automc.files import write_atomic
+
+_NAME = "run.json"
+
+
+def identify(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write what the run in `folder` is, or check that it is this one.
+
+    Raises `RunMismatch` naming what differs, `CorruptFile` where the run's file cannot be read.
+    """
+    path = folder / _NAME
+    if not path.exists():
+        write_atomic(path, json.dumps(identity, indent=2) + "\n")
+        return
+    try:
+        known = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise CorruptFile(f"{path} does not say what this run is: {error}") from error
+    differing = [
+        f"{key}: was {known.get(key)}, is {identity[key]}" for key in identity if known.get(key) != identity[key]
+    ]
+    if differing:
+        raise RunMismatch(
+            f"{folder} holds another run; {'; '.join(differing)}. Give this one a folder of its own (--out), or remove "
+            "the old one."
+        )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` is a run's."""
+    return (folder / _NAME).is_file()
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The folders of the runs that stand in `folder`, by name."""
+    return sorted(path.parent for path in folder.glob(f"*/{_NAME}"))
