@@ -10,7 +10,7 @@ from typing import Any
 
 from automc.compiler.build import SHARED, STATIC, build
 from automc.compiler.emit import emit_header, emit_source, prefix_of
-from automc.compiler.library import Library
+from automc.compiler.library import Library, open_code
 from automc.compiler.lowering import lower
 from automc.compiler.targets import find_target
 from automc.compiler.toolchain import tool_chain
@@ -55,7 +55,7 @@ class Artifact:
     def load(self) -> Library:
         """The library, ready to run. Raises `RunnerError` where it cannot run here."""
         program = self.program()
-        return Library(self.folder / SHARED, self.manifest["prefix"], program, self.manifest["arena_bytes"])
+        return Library(open_code(self.folder / SHARED), self.manifest["prefix"], program, self.manifest["arena_bytes"])
 
 
 def compile_program(program: Program, target: str, folder: Path, compiler: str = "zig") -> Artifact:
@@ -109,4 +109,5 @@ def compile_batch(programs: Sequence[Program], target: str, folder: Path, compil
     """Compile many programs for one target as one library in `folder`, and load each; to measure or to test them."""
     lowered = {f"automc_{number}": lower(program, find_target(target)) for number, program in enumerate(programs)}
     build(emit_source(lowered), tool_chain(compiler, find_target(target)), folder)
-    return [Library(folder / SHARED, prefix, each.program, each.arena_bytes) for prefix, each in lowered.items()]
+    code = open_code(folder / SHARED)
+    return [Library(code, prefix, each.program, each.arena_bytes) for prefix, each in lowered.items()]

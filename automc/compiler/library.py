@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,32 +24,44 @@ _SAMPLE_SECONDS = 50e-6  # a sample shorter than this would mostly time the cloc
 Sampler = Callable[[int, int], NDArray[np.float64]]  # repeats and loops to seconds
 
 
+def open_code(path: Path) -> ctypes.CDLL:
+    """The code of a shared library. Raises `RunnerError` where it cannot be loaded."""
+    # The loader knows what it has loaded by its path, and would answer with an older library of the same place.
+    with tempfile.TemporaryDirectory() as folder:
+        alias = Path(folder) / path.name
+        try:
+            alias.symlink_to(path.resolve())
+            return ctypes.CDLL(str(alias))
+        except OSError as error:
+            raise RunnerError(f"{path} cannot be loaded: {error}") from error
+
+
 class Library:
     """One program of a shared library, with an arena of its own; not for several threads at once.
 
-    Raises `RunnerError` where the file cannot be loaded, or the processor lacks what it was compiled for.
+    Raises `RunnerError` where the library has no such program, or the processor lacks what it was compiled for.
     """
 
-    def __init__(self, path: Path, prefix: str, program: Program, arena_bytes: int) -> None:
+    def __init__(self, code: ctypes.CDLL, prefix: str, program: Program, arena_bytes: int) -> None:
         self.program = program
         self._arena = _Guarded(arena_bytes)
         self._loops: dict[int, int] = {}  # runs in one sample: of an operation by its number, of all of them by -1
         self._logits = _Guarded(4 * program.outputs)
         try:
-            library = ctypes.CDLL(str(path))
             names = ("init", "input", "invoke_range", "output")
-            init, *functions = (getattr(library, f"{prefix}_{name}") for name in names)
+            init, *functions = (getattr(code, f"{prefix}_{name}") for name in names)
             self._run, self._time, self._time_operation = (
-                getattr(library, f"automc_{name}") for name in ("run", "time", "time_operation")
+                getattr(code, f"automc_{name}") for name in ("run", "time", "time_operation")
             )
-        except (OSError, AttributeError) as error:
-            raise RunnerError(f"{path} cannot be loaded: {error}") from error
+        except AttributeError as error:
+            raise RunnerError(f"the library does not hold {program.name}: {error}") from error
         for function in (self._run, self._time, self._time_operation):
             function.restype = None
         self._input, self._range, self._output = (ctypes.cast(function, ctypes.c_void_p) for function in functions)
         status = init(self._arena.address)
         if status != 0:
-            raise RunnerError(f"{path} cannot run here: {STATUS.get(status, f'init answered {status}')}")
+            reason = STATUS.get(status, f"init answered {status}")
+            raise RunnerError(f"the library of {program.name} cannot run here: {reason}")
 
     @property
     def operations(self) -> int:
@@ -69,7 +82,7 @@ class Library:
             ctypes.c_int64(self.program.input.size), logits.address, ctypes.c_int64(self.program.outputs),
         )  # fmt: skip
         self._check(logits)
-        return logits.content.view(np.float32).reshape(len(images), -1).copy()
+        return logits.content.view(np.float32).reshape(len(images), self.program.outputs).copy()
 
     def time(self, pixels: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
         """Seconds of the thread's CPU time for one image, `height x width x channels`, `repeats` times.

@@ -1,0 +1,157 @@
+"""Every target's libraries against the interpreter: all bits equal, on shapes that straddle the vectors."""
+
+import numpy as np
+import pytest
+
+from automc.compiler.artifact import compile_batch
+from automc.compiler.targets import TARGETS, runs_here
+from automc.compression.interpreter import interpret
+from automc.compression.program import Convolve, Program, Quantise, Tensor
+from automc.errors import DataError, RunnerError
+from tests.programs import Builder, random_pixels, random_program
+
+STRADDLING = (1, 3, 7, 8, 9, 15, 16, 17, 31, 33)
+HERE = [
+    pytest.param(name, marks=pytest.mark.skipif(not runs_here(target), reason=f"this processor has no {name}"))
+    for name, target in TARGETS.items()
+]
+
+
+def channels_program(seed, kernel, stride):
+    """Convolutions between straddling numbers of channels; all of them are joined, so that every value is seen."""
+    builder = Builder(np.random.default_rng(seed), (3, 6, 9))
+    ends = []
+    for position, inputs in enumerate(STRADDLING):
+        outputs = STRADDLING[(3 * position + 4) % len(STRADDLING)]
+        inner = builder.convolve(builder.input, inputs, (1, 1), padding=(0, 0), bits=(8, 7, 4)[position % 3])
+        padding = kernel[0] // 2, kernel[1] // 2
+        ends.append(builder.convolve(inner, outputs, kernel, stride, padding, weight_bits=2 + (position + seed) % 7))
+    return builder.finish(builder.join(ends))
+
+
+def depthwise_program(seed, kernel, stride, dilation=(1, 1)):
+    """Depthwise convolutions and both kinds of pooling over straddling numbers of channels."""
+    builder = Builder(np.random.default_rng(seed), (2, 9, 8))
+    ends = []
+    for position, channels in enumerate(STRADDLING[1:]):
+        inner = builder.convolve(builder.input, channels, (1, 1), padding=(0, 0), bits=(8, 7, 5)[position % 3])
+        bits = 2 + (position + seed) % 7
+        wide = builder.convolve(inner, channels, kernel, stride, (1, 2), dilation, channels, weight_bits=bits)
+        ends.append(builder.pool(wide, ("mean", "max")[position % 2], (2, 3), padding=(1, 1)))
+    return builder.finish(builder.join(ends))
+
+
+def residual_program(seed):
+    """Residuals, sums and selections: channels that are moved in pieces and one by one, with and without zeros."""
+    builder = Builder(np.random.default_rng(seed), (4, 8, 7))
+    current = builder.convolve(builder.input, 9, bits=5)
+    for channels in (8, 17, 33):
+        pieces = [*range(3, builder.tensors[current].channels), *[-1] * channels][:channels]
+        scattered = builder.random.permutation(np.arange(channels) - 1).tolist()
+        shortcut = builder.select(builder.select(current, pieces), scattered)
+        inner = builder.convolve(current, channels, bits=6)
+        added = builder.convolve(inner, channels, bits=8, residual=shortcut)
+        current = builder.sum(added, shortcut, bits=7)
+    return builder.finish(current, outputs=17)
+
+
+def extreme_program(weight_bits, bits, signs):
+    """The largest weights meet images, and padding, of the largest value: what the bounds are about."""
+    limit = 2**bits - 1
+    image, inner = Tensor("image", 19, 3, 6, bits, 0.1, limit), Tensor("inner", 18, 3, 6, 8, 0.1, 0)
+    weight = np.full((18, 19, 3, 3), 2 ** (weight_bits - 1) - 1, np.int8)
+    if signs == "all negative":
+        weight = -weight
+    elif signs == "in turn":
+        weight[1::2] *= -1
+        weight[:, :, ::2] *= -1
+    reach = float(np.abs(weight.astype(np.int64)).sum((1, 2, 3)).max() * limit)
+
+    def convolve(target, source, weight, spread, padding):
+        bias, multiplier = np.zeros(len(weight), np.int32), np.full(len(weight), spread, np.float32)
+        return Convolve(
+            target, source, weight, weight_bits, bias, multiplier, (1, 1), padding, (1, 1), 1, 0, 255
+        )  # fmt: skip
+
+    last = np.random.default_rng(0).integers(-1, 2, (5, 18, 3, 6), dtype=np.int8)
+    table = np.full((19, 256), limit, np.uint8)
+    operations = (
+        Quantise("image", table),
+        convolve("inner", "image", weight, 255 / reach, (1, 1)),
+        convolve("logits", "inner", last, 1.0, (0, 0)),
+    )
+    return Program("extreme", {"image": image, "inner": inner}, operations)
+
+
+def programs():
+    yield from (channels_program(seed, *shape) for seed, shape in enumerate([((3, 3), (1, 1)), ((1, 1), (2, 1))]))
+    yield depthwise_program(0, (3, 3), (1, 1))
+    yield depthwise_program(1, (5, 4), (2, 2), (1, 2))
+    yield residual_program(2)
+    for weight_bits, bits in ((8, 8), (8, 7), (4, 8), (2, 8), (5, 4)):
+        yield from (extreme_program(weight_bits, bits, signs) for signs in ("all positive", "all negative", "in turn"))
+    yield from (random_program(np.random.default_rng(seed), steps=5, wide=seed % 3 == 0) for seed in range(6))
+
+
+@pytest.fixture(scope="module", params=HERE)
+def libraries(request, tmp_path_factory):
+    return compile_batch(list(programs()), request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_libraries_compute_what_their_programs_mean(libraries):
+    for position, library in enumerate(libraries):
+        pixels = random_pixels(np.random.default_rng(position), library.program, 3)
+        found, meant = library.run(pixels), interpret(library.program, pixels)
+        assert found.dtype == np.float32
+        different = np.flatnonzero((found.view(np.int32) != meant.view(np.int32)).any(0))
+        assert different.size == 0, f"program {position}: logits {different} of {meant.shape[1]} differ"
+
+
+def test_images_do_not_depend_on_each_other(libraries):
+    """Halos are filled again although the arena was used; the image that was given stays as it is."""
+    for library in libraries[::4]:
+        pixels = random_pixels(np.random.default_rng(1), library.program, 4)
+        given = pixels.copy()
+        together = library.run(pixels)
+        assert np.array_equal(library.run(pixels[::-1]), together[::-1])
+        assert np.array_equal(pixels, given)
+
+
+def test_extreme_sums_are_not_trivial():
+    """The bound is met: the saturated programs tell kernels that overflow from those that do not."""
+    program = extreme_program(8, 8, "in turn")
+    logits = interpret(program, np.zeros((1, 3, 6, 19), np.uint8))
+    assert len(np.unique(logits)) > 1
+
+
+def test_writing_outside_is_noticed(libraries):
+    library = libraries[0]
+    pixels = random_pixels(np.random.default_rng(0), library.program, 1)
+    guard = library._arena._guards[1]
+    guard[0] ^= 1
+    try:
+        with pytest.raises(RunnerError, match="wrote outside its arena"):
+            library.run(pixels)
+    finally:
+        guard[0] ^= 1
+    library.run(pixels)
+
+
+def test_wrong_images_are_refused(libraries):
+    library = libraries[0]
+    height, width, channels = library.program.input.height, library.program.input.width, library.program.input.channels
+    with pytest.raises(DataError, match="uint8"):
+        library.run(np.zeros((1, height, width, channels), np.float32))
+    with pytest.raises(DataError, match="uint8"):
+        library.time(np.zeros((1, height, width, channels + 1), np.uint8), 1)
+
+
+def test_times_have_a_row_a_repeat_and_a_column_an_operation(libraries):
+    library = libraries[-1]
+    pixels = random_pixels(np.random.default_rng(0), library.program, 2)
+    before = library.run(pixels)
+    assert library.time(pixels[0], 3).shape == (3,)
+    times = library.layer_times(pixels, 2)
+    assert times.shape == (2, len(library.program.operations))
+    assert (times > 0).all()
+    assert np.array_equal(library.run(pixels), before)

@@ -1,0 +1,42 @@
+"""The arena: nothing that lives at the same time overlaps, and what is dead makes room."""
+
+import numpy as np
+import pytest
+
+from automc.compiler.arena import Lifetime, plan
+from automc.compiler.isa import ALIGNMENT
+from automc.compiler.memory import plan_memory
+from tests.programs import Builder
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_lives_together_does_not_overlap(seed):
+    random = np.random.default_rng(seed)
+    lifetimes = {}
+    for position in range(30):
+        first = int(random.integers(0, 20))
+        lifetimes[(position, "tensor")] = Lifetime(
+            int(random.integers(1, 5000)), first, first + int(random.integers(6))
+        )
+    offsets, total = plan(lifetimes)
+    for name, mine in lifetimes.items():
+        assert offsets[name] % ALIGNMENT == 0
+        assert offsets[name] + mine.size_bytes <= total
+        for other, theirs in lifetimes.items():
+            if other != name and mine.meets(theirs):
+                apart = offsets[name] + mine.size_bytes <= offsets[other]
+                assert apart or offsets[other] + theirs.size_bytes <= offsets[name]
+    assert total < sum(lifetime.size_bytes for lifetime in lifetimes.values())
+
+
+def test_memory_is_used_again():
+    """A chain of equal tensors needs two of them at a time, whatever its length."""
+
+    def chain(length):
+        builder = Builder(np.random.default_rng(0), (16, 12, 12))
+        current = builder.input
+        for _ in range(length):
+            current = builder.convolve(current, 16)
+        return plan_memory(builder.finish(current), "portable")
+
+    assert chain(6) == chain(3)
