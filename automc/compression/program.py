@@ -124,7 +124,9 @@ class Program:
         from safetensors.numpy import save
 
         header, arrays = _flatten(self)
-        write_atomic(path, save(arrays, {"program": header, "fingerprint": self.fingerprint}))
+        # One entry alone: safetensors writes several in an order that differs from run to run.
+        seal = canonical_json({"program": header, "fingerprint": self.fingerprint})
+        write_atomic(path, save(arrays, {"automc": seal}))
 
     @classmethod
     def load(cls, path: Path) -> Program:
@@ -133,13 +135,13 @@ class Program:
 
         try:
             with safe_open(path, "numpy") as stored:
-                metadata = stored.metadata()
+                seal = json.loads(stored.metadata()["automc"])
                 names = stored.keys()
                 arrays = {name: stored.get_tensor(name) for name in names}
-            program = _unflatten(json.loads(metadata["program"]), arrays)
+            program = _unflatten(json.loads(seal["program"]), arrays)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CorruptFile(f"{path} is not a program of automc: {error}") from error
-        if program.fingerprint != metadata["fingerprint"]:
+        if program.fingerprint != seal["fingerprint"]:
             raise CorruptFile(f"{path} was changed after automc wrote it")
         return program
 
