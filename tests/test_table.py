@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from automc import catalog
 from automc.cost.energy import HOROWITZ
 from automc.cost.kernels import Kernel
 from automc.cost.table import LatencyTable, read_table, write_table
@@ -107,6 +108,14 @@ def test_malformed_tables_are_refused_with_their_place(path: Path, old: str, new
     rewrite(path, old, new)
     with pytest.raises(TableError, match=message):
         read_table(path)
+
+
+@pytest.mark.parametrize("name", catalog.entries("latency_tables"))
+def test_the_shipped_tables_are_sound(name: str) -> None:
+    table = read_table(catalog.find("latency_tables", name))
+    assert table.header.device == name
+    assert table.energy is not None
+    assert {row.source for row in table.rows} == {"measured"}
 
 
 def test_a_missing_and_an_empty_file_are_refused(tmp_path: Path) -> None:
