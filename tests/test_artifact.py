@@ -207,3 +207,13 @@ def test_the_static_library_needs_nothing_but_memory_functions(artifact):
         pytest.skip("nm is not installed")
     listing = subprocess.run(["nm", "-u", artifact.folder / "libmodel.a"], capture_output=True, text=True, check=True)
     assert set(re.findall(r"U (\w+)", listing.stdout)) <= {"memcpy", "memset", "memmove"}
+
+
+def test_avx2_code_has_no_instruction_of_avx512(program, tmp_path):
+    """Without a stated processor, zig would compile for the very machine that it runs on."""
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump is not installed")
+    library = compile_program(program, "avx2", tmp_path).folder / "libmodel.a"
+    code = subprocess.run(["objdump", "-d", library], capture_output=True, text=True, check=True).stdout
+    assert "%ymm" in code
+    assert not re.search(r"%zmm|%[xy]mm(1[6-9]|2\d|3[01])|%k[0-7]", code)
