@@ -60,7 +60,7 @@ def measure_command(names: list[str], target: str | None, out: Path | None, minu
     """Time the kernels that the named environments and their search spaces need, into one table."""
     from automc import catalog
     from automc.compiler.targets import find_target, host_target
-    from automc.cost.device import host_table
+    from automc.cost.device import measure_host
     from automc.cost.measure import measure
     from automc.environment.loading import open_dataset
     from automc.network.trace import trace
@@ -77,6 +77,8 @@ def measure_command(names: list[str], target: str | None, out: Path | None, minu
         _, height, width, channels = dataset.train.pixels.shape
         module = build_network(spec.network, len(dataset.classes), channels)
         needs.append((trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network), space))
-    path = out or host_table(chosen, needs)
-    measure(needs, chosen, path, note, seconds=60 * minutes)
-    say(str(path))
+    if out is None:
+        say(str(measure_host(chosen, needs, note, 60 * minutes)))
+    else:
+        measure(needs, chosen, out, note, 60 * minutes)
+        say(str(out))

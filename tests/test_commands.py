@@ -1,0 +1,172 @@
+"""The command line as a person meets it: what it prints, what it refuses, and its exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from automc.__main__ import main
+from automc.catalog import own_folder
+from automc.cost.table import write_table
+from automc.network.trace import trace
+from automc.network.zoo import build_network
+from tests.problems import macs_table
+
+
+@pytest.fixture
+def automc(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder with an empty cache: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTOMC_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["automc", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def write_env(folder: Path, name: str, text: str) -> None:
+    (folder / "envs").mkdir(exist_ok=True)
+    (folder / "envs" / f"{name}.yaml").write_text(text)
+
+
+DIGITS = (own_folder() / "envs" / "resnet8_digits.yaml").read_text()
+
+
+def test_help_imports_neither_torch_nor_gymnasium():
+    """The modules that a help text needs are counted, because time on a busy machine says nothing."""
+    code = """
+import runpy, sys
+sys.argv = ["automc", "--help"]
+try:
+    runpy.run_module("automc", run_name="__main__")
+except SystemExit:
+    pass
+print(sorted({"torch", "gymnasium", "numpy", "pydantic", "optuna"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "automc run quickstart" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "quickstrat"), "Did you mean 'quickstart'?"),
+        (("run", "quickstart", "trails=3"), "unknown field 'trails'. Did you mean 'trials'?"),
+        (("run", "quickstart", "env.goal.reward=best"), "'amc', 'mnasnet', 'absolute' or 'fastest'"),
+        (("run", "quickstart", "--time", "10"), "must be a number and a unit"),
+        (("run", "quickstart", "--only", "3/2"), "only must be K/N"),
+        (("run", "resnet8_digits", "--searcher", "pppo"), "Did you mean 'ppo'?"),
+        (("run", "resnet8_digits", "--weights", "none.safetensors"), "none.safetensors"),
+        (("run", "resnet20_cifar10"), "automc data get cifar10"),
+        (("doctor", "resnet8_digit"), "Did you mean 'resnet8_digits'?"),
+        (("apply", "resnet8_digits", "none.json"), "cannot read the policy none.json"),
+        (("apply", "resnet8_digits", "uniform:2,8,8"), "uniform:KEEP_RATIO,WEIGHT_BITS,ACTIVATION_BITS"),
+        (("compile", "nowhere"), "there is no program at nowhere"),
+        (("verify", "nowhere"), "nowhere"),
+        (("report", "nowhere"), "no run at nowhere"),
+        (("list", "enfs"), "Did you mean 'envs'?"),
+        (("list", "envs", "--clear"), "--clear goes with"),
+        (("check", "resnet8_digts"), "Did you mean 'resnet8_digits'?"),
+        (("data", "get", "cifar100"), "Did you mean 'cifar10'?"),
+        (("data", "put", "cifar10"), "the only action is 'get'"),
+        (("measure", "resnet8_digits", "--target", "avx3"), "Did you mean 'avx2'?"),
+        (("--plugin", "no_such_module", "list"), "no such module"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_gets_one_message_and_exit_code_2(automc, arguments, message):
+    code, _, errors = automc(*arguments)
+    assert message in " ".join(errors.split())
+    assert "Traceback" not in errors
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("network: resnet8", "network: resnet9", "Did you mean 'resnet8'?"),
+        ("name: digits", "name: digit", "Did you mean 'digits'?"),
+        ("weights: resnet8_digits.safetensors", "weights: gone.safetensors", "gone.safetensors"),
+        ("search_space: joint", "search_space: joints", "Did you mean 'joint'?"),
+        ("device: host", "device: my_board", "no 'my_board' in latency_tables/"),
+        ("  search: 300", "  search: 30000", "30000"),
+        ("  search: 300", "  search: 300\n  search: 300", "'search' appears twice"),
+    ],
+)
+def test_faults_of_an_environment_are_told_before_any_time_is_spent(automc, tmp_path, old, new, message):
+    assert old in DIGITS
+    write_env(tmp_path, "mine", DIGITS.replace(old, new))
+    (tmp_path / "envs" / "resnet8_digits.safetensors").write_bytes(
+        (own_folder() / "envs" / "resnet8_digits.safetensors").read_bytes()
+    )
+    code, _, errors = automc("run", "mine")
+    assert message in " ".join(errors.split())
+    assert code == 2
+    assert not list((tmp_path / "runs").glob("*/*/*/trials.log"))
+
+
+def test_check_names_every_faulty_file(automc, tmp_path):
+    assert automc("check")[0] == 0
+    write_env(tmp_path, "one", "description: x\n")
+    write_env(tmp_path, "two", "a: 1\na: 2\n")
+    code, output, errors = automc("check")
+    assert code == 2
+    assert "envs/one.yaml" in errors
+    assert "envs/two.yaml:2:1" in errors
+    assert "envs/resnet8_digits: good" in output
+
+
+def test_list_shows_what_there_is(automc):
+    code, output, _ = automc("list")
+    assert code == 0
+    for name in ("resnet8_digits", "joint", "quickstart", "resnet56", "fashion_mnist", "nsga2", "portable"):
+        assert name in output
+
+
+def test_list_runs_and_cache_of_an_empty_folder(automc):
+    assert "automc run quickstart" in automc("list", "runs")[1]
+    assert "is empty" in automc("list", "cache")[1]
+
+
+def test_a_plugin_adds_a_network_and_a_data_set(automc, tmp_path, monkeypatch):
+    (tmp_path / "my_plugin.py").write_text(
+        "from automc.network.zoo import register_network\n"
+        "from automc.network.resnet import resnet8\n"
+        "register_network('my_network', resnet8)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, output, _ = automc("--plugin", "my_plugin", "list", "networks")
+    assert code == 0
+    assert "my_network" in output
+
+
+def test_the_road_from_a_policy_to_a_verified_library(automc, tmp_path):
+    """`apply`, `compile` and `verify` by hand, and a library that was tampered with."""
+    (tmp_path / "latency_tables").mkdir()
+    code, output, errors = automc("apply", "resnet8_digits", "uniform:0.5,4,7", "device=test_table", "--out", "mine")
+    assert code == 2, "a device needs its table"
+    network = trace(build_network("resnet8", 10, 1), (1, 8, 8), (0.3,), (0.4,), "resnet8")
+    write_table(macs_table(network), tmp_path / "latency_tables" / "test_table.csv")
+    code, output, errors = automc("apply", "resnet8_digits", "uniform:0.5,4,7", "device=test_table", "--out", "mine")
+    assert code == 0, errors
+    assert "selection images" in output
+    policy = json.loads((tmp_path / "mine" / "policy.json").read_text())
+    assert policy["keep_ratio"]["layer1.0.conv1"] == 0.5
+    code, output, _ = automc("compile", "mine", "--target", "portable", "--out", "library", "--explain")
+    assert code == 0
+    assert "layer1.0.conv1" in output
+    code, output, _ = automc("verify", "library", "--images", "20")
+    assert code == 0
+    assert "0 different" in output
+    (tmp_path / "library" / "model.c").write_text("int main(void) { return 0; }")
+    code, _, errors = automc("verify", "library")
+    assert code == 2
+    assert "model.c" in errors
