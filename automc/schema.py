@@ -93,7 +93,10 @@ class TrainingSpec(_Model):
 
 
 class FinetuningSpec(_Model):
-    """How the winner is fine-tuned: the Program's own arithmetic with straight-through gradients and distillation."""
+    """How the winner is fine-tuned: the Program's own arithmetic with straight-through gradients and distillation.
+
+    The learning rate is relative to the length of each channel's weights.
+    """
 
     epochs: Annotated[float, Field(ge=0)] = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 128

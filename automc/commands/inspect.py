@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from automc import catalog
 from automc.commands.console import note, say
-from automc.errors import AutomcError, ConfigError, NameNotFound
+from automc.errors import AutomcError, BudgetSpent, ConfigError, NameNotFound
 from automc.files import cache_directory, closest
 from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec, read_spec
 
+if TYPE_CHECKING:
+    from automc.compression.policy import Policy
+    from automc.environment.metrics import Outcome
+    from automc.environment.problem import Problem
+
+_TRIED_POLICIES = 5
 _KINDS: tuple[catalog.Kind, ...] = ("envs", "search_spaces", "latency_tables", "experiments")
 
 
@@ -175,8 +184,43 @@ def _check_experiment(spec: ExperimentSpec) -> None:
 
 def doctor_command(name: str, overrides: tuple[str, ...], weights: Path | None) -> None:
     """Print what was understood of an environment's network, and what a search will cost."""
+    import torch
+
     from automc.commands.specs import open_problem
     from automc.network.describe import describe
 
+    torch.set_num_threads(1)  # as in a search
     problem = open_problem(name, overrides, weights)
     say(describe(problem.network))
+    say("")
+    for line in _outlook(problem):
+        say(line)
+
+
+def _outlook(problem: Problem) -> list[str]:
+    """What may be chosen, what it costs, and how long it will take, by judging a few policies."""
+    from automc.environment.evaluator import Evaluator
+    from automc.search.searchers import build_searcher
+
+    note(f"judging {_TRIED_POLICIES} random policies, to see how long a search takes ...")
+    evaluator, seconds = Evaluator(problem), []
+
+    def judged(policy: Policy) -> Outcome:
+        started = time.perf_counter()
+        outcome = evaluator.outcome(policy)
+        seconds.append(time.perf_counter() - started)
+        if len(seconds) == _TRIED_POLICIES:
+            raise BudgetSpent
+        return outcome
+
+    with suppress(BudgetSpent):
+        build_searcher("random", {}, problem, 0).run(judged)  # type: ignore[arg-type]
+    dense, limits = problem.dense_cost, problem.limits.costs
+    return [
+        f"Search space: {len(problem.space.decisions)} decisions, 10^{problem.space.size:.0f} policies",
+        f"Dense at 8 bits: {dense.latency_ms:.4g} ms, {dense.size_bytes} bytes of weights, {dense.macs} MACs"
+        + ("" if dense.energy_mj is None else f", {dense.energy_mj:.4g} mJ"),
+        "Limits: " + ", ".join(f"{metric} {limit:.4g}" for metric, limit in limits.items()),
+        f"A trial takes about {min(seconds):.2g} s once its layers are prepared: "
+        f"200 trials in about {max(1, round(200 * min(seconds) / 60))} min",
+    ]

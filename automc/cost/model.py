@@ -76,6 +76,14 @@ class CostModel:
         energy_mj = None if coefficients is None else energy + static_energy(latency, coefficients).total_mj
         return Cost(latency, energy_mj, size, macs, tuple(interpolated), self._source)
 
+    def layer_latencies(self, policy: Policy) -> dict[str, float]:
+        """The latency in milliseconds of what each layer computes, without the overhead of one call."""
+        latencies: dict[str, float] = {}
+        for layer, kernel, times in self._plan.steps(policy):
+            price = self._prices.get((kernel, times)) or self._price(kernel, times)
+            latencies[layer] = latencies.get(layer, 0.0) + price.latency_ms
+        return latencies
+
     def energy(self, policy: Policy) -> Energy:
         """The energy by cause. Raises `TableError` if the table states no energy model."""
         if self.table.energy is None:

@@ -97,6 +97,7 @@ def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> list[Timing]:
 def layer_rows(problem: Problem, final: Contestant, artifact: Artifact) -> tuple[LayerRow, ...]:
     """The delivered network's layers with weights, beside what they were."""
     choices = {choice["tensor"]: choice for choice in artifact.manifest["operations"]}
+    latencies, dense_latencies = (_layer_latencies(problem, policy) for policy in (final.policy, Policy()))
     owner = {total: conv for total, conv in problem.network.fused_sums.items()}
     rows = []
     for operation in final.program.operations:
@@ -117,7 +118,14 @@ def layer_rows(problem: Problem, final: Contestant, artifact: Artifact) -> tuple
                 activation_bits=None if tensor is None else tensor.bits,
                 macs=int(operation.weight.size) * height * width,
                 size_bytes=chosen["weight_bytes"],
+                latency_ms=latencies.get(layer.name),
+                dense_latency_ms=dense_latencies.get(layer.name),
                 kernel=chosen["kernel"],
             )
         )
     return tuple(rows)
+
+
+def _layer_latencies(problem: Problem, policy: Policy) -> dict[str, float]:
+    """What the cost model says of each layer; nothing where prices are made up otherwise."""
+    return problem.pricing.layer_latencies(policy) if isinstance(problem.pricing, CostModel) else {}

@@ -1,0 +1,94 @@
+"""What an evaluated policy costs beside a plain float32 forward, and what the agent adds to a search.
+
+    python tests/benchmarks/evaluation.py [--trials 128]
+
+Random pixels stand in for a data set: times do not depend on what the images show. One thread. The plain forward is the
+network in evaluation mode with its batch norms, over the same images in the same batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from automc.compression.executor import Executor
+from automc.compression.policy import uniform_policy
+from automc.environment.evaluator import Evaluator
+from automc.environment.loading import build_problem
+from automc.network.datasets import Dataset, Images
+from automc.network.training import normalise
+from automc.network.zoo import build_network
+from automc.schema import DataSpec, EnvironmentSpec, SearcherSpec
+from automc.search.experiment import study_header
+from automc.search.searchers import build_searcher
+from automc.search.study import Study
+
+IMAGES, BATCH, ROUNDS = 1000, 100, 5
+
+
+def random_images(count: int, random: np.random.Generator) -> Images:
+    return Images(random.integers(0, 256, (count, 32, 32, 3), np.uint8), random.integers(0, 10, count))
+
+
+def plain_forward_s(module: torch.nn.Module, images: Images, data: Dataset) -> float:
+    """Seconds of a float32 forward over all images."""
+    pixels = [images.pixels[start : start + BATCH] for start in range(0, IMAGES, BATCH)]
+    batches = [normalise(part, data.mean, data.std).contiguous(memory_format=torch.channels_last) for part in pixels]
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.inference_mode():
+        return fastest(lambda: [module(batch) for batch in batches])
+
+
+def fastest(call: object) -> float:
+    """The best of a few rounds, in seconds: what is slower was disturbed."""
+    seconds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        call()  # type: ignore[operator]
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=128)
+    trials = parser.parse_args().trials
+    torch.set_num_threads(1)
+    random = np.random.default_rng(0)
+    train, test = random_images(2000, random), random_images(100, random)
+    data = Dataset("noise", tuple("0123456789"), (0.5,) * 3, (0.25,) * 3, train, test)
+    counts = DataSpec(name="noise", search=IMAGES, selection=100, calibration=256)
+    spec = EnvironmentSpec(description="noise", network="resnet20", data=counts)
+    torch.manual_seed(0)
+    problem = build_problem("noise", spec, build_network("resnet20", 10, 3), data, report=print)
+    images, evaluator = problem.splits.search, Evaluator(problem)
+    plain = plain_forward_s(problem.module, images, data)
+    print(f"plain float32 forward of {IMAGES} images: {plain:.3f} s")
+    for ratio, weight_bits, activation_bits in ((1.0, 8, 8), (1.0, 4, 4), (0.75, 6, 7), (0.5, 4, 8)):
+        policy = uniform_policy(problem.network, ratio, weight_bits, activation_bits)
+        evaluator.program(policy)  # layers are prepared once
+        seconds = fastest(lambda policy=policy: Executor(evaluator.program(policy)).run(images.pixels))
+        name = f"keep {ratio}, {weight_bits}-bit weights, {activation_bits}-bit activations"
+        print(f"evaluated policy, {name}: {seconds:.3f} s, {seconds / plain:.2f} of the plain forward")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        header = study_header(problem, SearcherSpec(name="ppo"), 0)
+        Study(folder, header, build_searcher("ppo", {}, problem, 0), evaluator.outcome, trials).run()
+        with (folder / "times.csv").open() as stream:
+            rows = list(csv.DictReader(stream))
+    evaluation = [float(row["evaluation_s"]) for row in rows]
+    search = [float(row["search_s"]) for row in rows]
+    share = sum(search) / (sum(search) + sum(evaluation))
+    print(f"PPO, {trials} trials: median evaluation {statistics.median(evaluation):.3f} s; ", end="")
+    print(f"agent, environment and log take {share:.1%} of the search")
+
+
+if __name__ == "__main__":
+    main()
