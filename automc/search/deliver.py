@@ -60,6 +60,7 @@ def deliver(
             {
                 "candidates": [candidate.trial.policy.fingerprint() for candidate in candidates],
                 "settings": vars(settings),
+                "finetuning": problem.spec.finetuning.model_dump(),
                 "identity": dict(problem.identity),
                 "versions": library_versions(),
             }

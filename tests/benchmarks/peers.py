@@ -48,10 +48,13 @@ def our_builds(module: torch.nn.Module, pixels: np.ndarray, folder: Path) -> dic
 def export(module: torch.nn.Module, pixels: np.ndarray, folder: Path) -> tuple[Path, Path]:
     """The network as ONNX: float32, and quantised to int8 with per-channel weights."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     dense, quantised = folder / "float32.onnx", folder / "int8.onnx"
     sample = normalise(pixels[:1], MEAN, STD).contiguous()
-    torch.onnx.export(module, (sample,), dense, input_names=["x"], output_names=["y"], dynamo=False)
+    exported = folder / "exported.onnx"
+    torch.onnx.export(module, (sample,), exported, input_names=["x"], output_names=["y"], dynamo=False)
+    quant_pre_process(exported, dense, skip_symbolic_shape=True)  # else the quantised convolutions are not fused
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
