@@ -26,7 +26,9 @@ def normalise(pixels: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[flo
     """`n x h x w x c` uint8 pixels as the `n x c x h x w` float32 tensor that a network sees."""
     scaled = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div_(255)
     shape = (1, -1, 1, 1)
-    return scaled.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape)).contiguous()
+    scaled.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))
+    # A copy, because one channel last is also one channel first, and the network would go on with the former's strides.
+    return scaled.clone(memory_format=torch.contiguous_format)
 
 
 def augment(pixels: NDArray[np.uint8], crop: int, flip: bool, random: np.random.Generator) -> NDArray[np.uint8]:
