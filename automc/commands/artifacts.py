@@ -34,7 +34,8 @@ def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: P
     folder = out or Path("runs") / "applied" / name
     write_atomic(folder / "policy.json", chosen.to_json())
     program.save(folder / _PROGRAM)
-    write_atomic(folder / "module.safetensors", save(to_torch(program).state_dict()))
+    module = {name: value.contiguous() for name, value in to_torch(program).state_dict().items()}
+    write_atomic(folder / "module.safetensors", save(module))
     say(f"accuracy   {metrics.accuracy:.4f} on {len(problem.splits.selection)} selection images "
         f"({metrics.accuracy_loss:+.4f} lost against dense float32)")  # fmt: skip
     say(f"latency    {metrics.latency_ms:.4f} ms (predicted; dense at 8 bits {problem.dense_cost.latency_ms:.4f} ms)")
@@ -88,10 +89,9 @@ def verify_command(artifact: Path, images: int, env: str | None) -> None:
     """Compare a library with the interpreter on random or real images. Raises `VerificationError` where they differ."""
     from automc.compiler.artifact import open_artifact
     from automc.compiler.verify import verify
-    from automc.compression.program import Program
 
     opened = open_artifact(artifact)
-    program = Program.load(artifact / _PROGRAM)
+    program = opened.program()
     if env is None:
         shape = (images, program.input.height, program.input.width, program.input.channels)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
