@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from automc.errors import AutomcError, NameNotFound
+from automc.errors import AutomcError
+
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     help="""Search, layer by layer, how far a network may be pruned and in how few bits it may compute, and build the C
@@ -35,29 +35,29 @@ Target = Annotated[str | None, typer.Option(help="The instruction set (automc li
 
 @app.callback()
 def _before_any_command(
+    context: typer.Context,
     plugin: Annotated[
         list[str] | None,
         typer.Option(help="A Python module of yours that registers networks, data sets or searchers."),
     ] = None,
 ) -> None:
-    for name in plugin or []:
-        sys.path.insert(0, os.getcwd())
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            raise NameNotFound(f"--plugin {name}: no such module here or among the installed ones") from error
+    from automc.commands.plugins import import_plugins
+
+    context.obj = tuple(plugin or ())
+    import_plugins(context.obj)
 
 
 @app.command()
 def run(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="A file of experiments/ or envs/ (automc list).")],
     overrides: Overrides = None,
     weights: Weights = None,
-    searcher: Annotated[str, typer.Option(help="For an environment: who searches (automc list searchers).")] = "ppo",
+    searcher: Annotated[
+        str | None, typer.Option(help="For an environment: who searches (automc list searchers); default: ppo.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many policies a study evaluates.")] = None,
-    seed: Annotated[int | None, typer.Option(help="For an environment: the study's seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The study's seed; of an experiment, its only one.")] = None,
     time: Annotated[str | None, typer.Option(help="Stop after this long, as in 90s, 10m or 2h.")] = None,
     only: Annotated[
         str | None, typer.Option(help="As K/N: only every N-th study from K on, for an array of jobs.")
@@ -77,7 +77,7 @@ def run(
     """
     from automc.commands.run import run_command
 
-    run_command(name, tuple(overrides or ()), weights, searcher, trials, seed, time, only, workers, out)
+    run_command(name, tuple(overrides or ()), weights, searcher, trials, seed, time, only, workers, out, context.obj)
 
 
 @app.command()
@@ -217,7 +217,7 @@ def compile_(
     """Build the C library of a program for a target.
 
     Examples:
-      automc compile runs/quickstart/winner --target portable --out portable
+      automc compile runs/quickstart/resnet8_digits/winner --target portable --out portable
       automc compile mine --explain
     """
     from automc.commands.artifacts import compile_command
@@ -234,8 +234,8 @@ def verify(
     """Run a library and compare every logit with the reference interpreter.
 
     Examples:
-      automc verify runs/quickstart/winner/artifact
-      automc verify runs/resnet20_cifar10/winner/artifact --env resnet20_cifar10 --images 10000
+      automc verify runs/quickstart/resnet8_digits/winner/library
+      automc verify mine/library-avx2 --env resnet20_cifar10 --images 10000
     """
     from automc.commands.artifacts import verify_command
 
@@ -271,9 +271,10 @@ def main() -> None:
 
         show_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\nStopped. Nothing that was written is lost: the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            print("\nStopped. Nothing that was written is lost: the same command goes on from here.", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

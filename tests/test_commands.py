@@ -9,7 +9,9 @@ import pytest
 
 from automc.__main__ import main
 from automc.catalog import own_folder
+from automc.commands.run import _load
 from automc.cost.table import write_table
+from automc.errors import NameNotFound
 from automc.network.trace import trace
 from automc.network.zoo import build_network
 from tests.problems import macs_table
@@ -63,6 +65,7 @@ print(sorted({"torch", "gymnasium", "numpy", "pydantic", "optuna"} & set(sys.mod
         (("run", "quickstart", "env.goal.reward=best"), "'amc', 'mnasnet', 'absolute' or 'fastest'"),
         (("run", "quickstart", "--time", "10"), "must be a number and a unit"),
         (("run", "quickstart", "--only", "3/2"), "only must be K/N"),
+        (("run", "quickstart", "--searcher", "random"), "searchers=[random]"),
         (("run", "resnet8_digits", "--searcher", "pppo"), "Did you mean 'ppo'?"),
         (("run", "resnet8_digits", "--weights", "none.safetensors"), "none.safetensors"),
         (("run", "resnet20_cifar10"), "automc data get cifar10"),
@@ -146,6 +149,24 @@ def test_a_plugin_adds_a_network_and_a_data_set(automc, tmp_path, monkeypatch):
     code, output, _ = automc("--plugin", "my_plugin", "list", "networks")
     assert code == 0
     assert "my_network" in output
+
+
+def test_a_study_in_a_process_of_its_own_imports_the_plugins(automc, tmp_path):
+    (tmp_path / "their_plugin.py").write_text("")
+    with pytest.raises(NameNotFound, match="no 'nowhere' in envs/"):
+        _load("nowhere", (), None, ("their_plugin",))
+    assert sys.modules.pop("their_plugin").__file__ == str(tmp_path / "their_plugin.py")
+
+
+def test_ctrl_c_says_that_nothing_is_lost(automc, monkeypatch):
+    def interrupted(what, clear):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("automc.commands.inspect.list_command", interrupted)
+    code, _, errors = automc("list")
+    assert code == 130
+    assert "Nothing that was written is lost" in errors
+    assert "Traceback" not in errors
 
 
 def test_the_road_from_a_policy_to_a_verified_library(automc, tmp_path):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from automc import catalog
 from automc.commands.console import Meter, note, say
+from automc.commands.plugins import import_plugins
 from automc.commands.specs import open_problem, read_environment
 from automc.errors import ConfigError, NameNotFound
 from automc.files import closest
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smh])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-_TRIALS = 200
+_SEARCHER, _TRIALS = "ppo", 200  # of an environment that is run by itself
 _OF_ENVIRONMENT = "env."  # how an override of an experiment says that it is for its environments' files
 
 
@@ -31,13 +32,14 @@ def run_command(
     name: str,
     overrides: tuple[str, ...],
     weights: Path | None,
-    searcher: str,
+    searcher: str | None,
     trials: int | None,
     seed: int | None,
     time: str | None,
     only: str | None,
     workers: int,
     out: Path | None,
+    plugins: tuple[str, ...],
 ) -> None:
     """Search, deliver and report, or go on with it."""
     seconds = _seconds(time)
@@ -57,7 +59,7 @@ def run_command(
     identity = spec.model_dump(mode="json", exclude={"trials", "description"})
     weights_file = None if weights is None else str(weights)
     identify(folder, {**identity, "overrides": list(of_environments), "weights": weights_file})
-    load = partial(_load, overrides=of_environments, weights=weights)
+    load = partial(_load, overrides=of_environments, weights=weights, plugins=plugins)
     meter = Meter(name, len(chosen) * spec.trials)
     with meter.running():
         run_experiment(
@@ -72,10 +74,15 @@ def run_command(
 
 
 def _specification(
-    name: str, overrides: tuple[str, ...], searcher: str, trials: int | None, seed: int | None
+    name: str, overrides: tuple[str, ...], searcher: str | None, trials: int | None, seed: int | None
 ) -> tuple[ExperimentSpec, tuple[str, ...]]:
     """The experiment of that name, or one of an environment and one searcher; and the environments' overrides."""
     if name in catalog.entries("experiments"):
+        if searcher is not None:
+            raise ConfigError(
+                f"--searcher is for an environment, and {name} is an experiment, which names its own: "
+                f"lay others over it, as in searchers=[{searcher}]"
+            )
         inner = tuple(text.removeprefix(_OF_ENVIRONMENT) for text in overrides if text.startswith(_OF_ENVIRONMENT))
         outer = tuple(text for text in overrides if not text.startswith(_OF_ENVIRONMENT))
         asked = (() if trials is None else (f"trials={trials}",)) + (() if seed is None else (f"seeds=[{seed}]",))
@@ -87,7 +94,7 @@ def _specification(
     experiment = ExperimentSpec(
         description=spec.description,
         envs=[name],
-        searchers=[SearcherSpec(name=searcher)],
+        searchers=[SearcherSpec(name=searcher or _SEARCHER)],
         seeds=[seed or 0],
         trials=trials or _TRIALS,
     )
@@ -103,7 +110,8 @@ def _seconds(text: str | None) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _load(name: str, overrides: tuple[str, ...], weights: Path | None) -> Problem:
+def _load(name: str, overrides: tuple[str, ...], weights: Path | None, plugins: tuple[str, ...]) -> Problem:
+    import_plugins(plugins)  # again, because a study's own process knows nothing of them
     return open_problem(name, overrides, weights)
 
 
