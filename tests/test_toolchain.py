@@ -9,7 +9,7 @@ from automc.compiler import build, toolchain
 from automc.compiler.targets import TARGETS
 from automc.compiler.targets.portable import PORTABLE
 from automc.compiler.toolchain import ToolChain, tool_chain
-from automc.errors import CompileError, NameNotFound
+from automc.errors import CompileError, NameNotFound, StorageError
 
 SOURCE = "int answer(void) { return 42; }\n"
 
@@ -56,7 +56,7 @@ def test_a_failed_compile_shows_the_message_and_keeps_the_source(tmp_path, monke
     with pytest.raises(CompileError, match=r"(?s)gcc failed on .*library/model.c:.*bad flag"):
         build.build(SOURCE, failing, folder)
     assert (folder / "model.c").read_text() == SOURCE
-    assert not list((tmp_path / "cache" / "compile").iterdir())
+    assert not list((tmp_path / "cache").rglob("*.so"))
 
 
 def test_zig_explains_a_flag_that_it_does_not_know(tmp_path):
@@ -111,3 +111,22 @@ def test_a_damaged_cache_is_compiled_again(tmp_path, monkeypatch):
     build.build(SOURCE, tools, tmp_path / "first")
     assert log.read_text() == runs * 2
     assert (tmp_path / "first" / build.SHARED).read_text() == "compiled"
+
+
+def test_a_cache_that_another_process_is_writing_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOMC_CACHE", str(tmp_path / "cache"))
+    tools, log = counting(tmp_path)
+    build.build(SOURCE, tools, tmp_path / "first")
+    runs = log.read_text()
+    (checksums,) = (tmp_path / "cache" / "compile").glob("*/checksums.json")
+    checksums.unlink()
+    build.build(SOURCE, tools, tmp_path / "second")
+    assert log.read_text() == runs * 2
+    assert checksums.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    monkeypatch.setenv("AUTOMC_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(StorageError, match=r"cannot write .*cache/compile"):
+        build.build(SOURCE, counting(tmp_path)[0], tmp_path / "library")

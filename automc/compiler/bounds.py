@@ -22,9 +22,7 @@ def largest_values(program: Program) -> Mapping[str, int]:
         match operation:
             case Quantise():
                 bound = int(operation.table.max())
-            case Convolve() | Sum():
-                bound = operation.high
-            case Pool(kind="mean"):
+            case Convolve() | Sum() | Pool(kind="mean"):
                 bound = operation.high
             case Select() | Pool():
                 bound = largest[operation.source]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -24,35 +23,36 @@ def build(source: str, tools: ToolChain, folder: Path) -> None:
     write_atomic(folder / "model.c", source)
     key = sha256_of("\n".join((source, HARNESS, tools.compiler, tools.version, *tools.flags)).encode())
     cached = cache_directory() / "compile" / key[:32]
-    if not _is_whole(cached):
-        _compile(folder / "model.c", tools, cached)
-    for name in (SHARED, STATIC):
-        write_atomic(folder / name, (cached / name).read_bytes())
+    libraries = _stored(cached)
+    if not libraries:
+        libraries = _compile(folder / "model.c", tools)
+        # Whoever reads while this is written, or written by another process, too, finds checksums that do not fit yet.
+        for name, content in libraries.items():
+            write_atomic(cached / name, content)
+        write_atomic(cached / _CHECKSUMS, canonical_json({name: sha256_of(each) for name, each in libraries.items()}))
+    for name, content in libraries.items():
+        write_atomic(folder / name, content)
 
 
-def _compile(source: Path, tools: ToolChain, cached: Path) -> None:
+def _compile(source: Path, tools: ToolChain) -> dict[str, bytes]:
+    """The content of both libraries."""
     try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=cached.parent, prefix="."))
-        try:
+        with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
+            work = Path(temporary)
             (work / "harness.c").write_text(HARNESS)
             tools.compile([source], work / "model.o")
             tools.compile([work / "model.o", work / "harness.c"], work / SHARED)
             tools.archive([work / "model.o"], work / STATIC)
-            checksums = {name: sha256_of(work / name) for name in (SHARED, STATIC)}
-            write_atomic(work / _CHECKSUMS, canonical_json(checksums))
-            if not _is_whole(cached):  # or else another process was faster
-                shutil.rmtree(cached, ignore_errors=True)
-                work.rename(cached)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            return {name: (work / name).read_bytes() for name in (SHARED, STATIC)}
     except OSError as error:
-        raise StorageError(f"cannot write {cached}: {error.strerror or error}") from error
+        raise StorageError(f"cannot compile in {tempfile.gettempdir()}: {error.strerror or error}") from error
 
 
-def _is_whole(cached: Path) -> bool:
+def _stored(cached: Path) -> dict[str, bytes]:
+    """The content of both libraries, or nothing where one is missing, damaged or not finished."""
     try:
         checksums = json.loads((cached / _CHECKSUMS).read_text())
-        return all(sha256_of(cached / name) == checksums[name] for name in (SHARED, STATIC))
-    except (OSError, ValueError, KeyError):
-        return False
+        libraries = {name: (cached / name).read_bytes() for name in (SHARED, STATIC)}
+        return libraries if all(sha256_of(libraries[name]) == checksums[name] for name in libraries) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -65,7 +66,8 @@ class ToolChain:
         try:
             message, _ = process.communicate(timeout=TIME_LIMIT_SECONDS)
         except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself just now
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
                 raise CompileError(f"{self.compiler} ran longer than {TIME_LIMIT_SECONDS} s on {kept}") from error
