@@ -47,6 +47,11 @@ def test_what_is_not_plain_data_is_refused_with_its_place(text, place, message):
     assert place in str(caught.value)
 
 
+def test_a_number_of_too_many_digits_is_refused():
+    with pytest.raises(ConfigError, match=r"long.yaml: .*digits"):
+        parse_yaml(f"a: {'1' * 5000}", "long.yaml")
+
+
 def test_a_file_of_a_megabyte_is_refused():
     with pytest.raises(ConfigError, match="larger"):
         parse_yaml("a: " + "x" * 1_000_001, "file.yaml")

@@ -1,5 +1,7 @@
 """Which kernels are timed, the programs that time them, and one small table measured for real."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from automc.compiler.targets import host_target
 from automc.compression.interpreter import interpret
 from automc.compression.operations import Convolve
 from automc.compression.policy import Policy, Uniform
-from automc.cost.device import host_table, open_device
+from automc.cost.device import host_table, measure_host, open_device
 from automc.cost.kernels import Kernel, kernels_of
 from automc.cost.measure import measure, random_policy
 from automc.cost.model import CostModel
@@ -18,6 +20,7 @@ from automc.cost.probes import probes_of, random_program
 from automc.cost.sampling import kernels_to_measure
 from automc.cost.table import read_table, write_table
 from automc.errors import NameNotFound, TableError
+from automc.files import locked
 from automc.network.graph import Network
 from automc.schema import SearchSpaceSpec
 from tests.cost_examples import residual_network, splitting_network
@@ -156,6 +159,30 @@ def test_the_host_is_measured_once(network: Network, tmp_path: Path, monkeypatch
     lines.clear()
     assert open_device("host", needs, lines.append).sha256 == table.sha256
     assert lines == []
+
+
+def test_two_processes_share_one_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes second waits, and takes the table of the first."""
+    monkeypatch.setattr("automc.cost.device.cache_directory", lambda: tmp_path)
+    monkeypatch.setattr("automc.cost.device.measure", lambda *arguments: pytest.fail("measured twice"))
+    needs = [(splitting_network(), ONE_POINT)]
+    path = host_table(host_target(), needs)
+    lines: list[str] = []
+    first = threading.Event()
+
+    def hold() -> None:
+        with locked(path.parent / "unfinished" / f"{path.stem}.lock", lambda: None):
+            first.set()
+            while not lines:
+                time.sleep(0.001)
+            path.write_text("the table of the first")
+
+    other = threading.Thread(target=hold)
+    other.start()
+    first.wait()
+    assert measure_host(host_target(), needs, lines.append).read_text() == "the table of the first"
+    other.join()
+    assert "another process" in lines[0]
 
 
 def test_an_unknown_device_is_refused_with_the_known_ones() -> None:

@@ -14,7 +14,7 @@ from automc.cost.probes import probes_of
 from automc.cost.sampling import kernels_to_measure
 from automc.cost.table import LatencyTable, read_table, write_table
 from automc.cost.timing import REFERENCE
-from automc.files import cache_directory, canonical_json, sha256_of
+from automc.files import cache_directory, canonical_json, locked, sha256_of
 
 HOST = "host"
 
@@ -36,10 +36,17 @@ def measure_host(target: str, needs: Sequence[Need], report: Report, seconds: fl
     unfinished one lies apart, and is gone on with. Raises `TableError`, `CompileError`, `RunnerError`.
     """
     path = host_table(target, needs)
-    if not path.exists():
-        unfinished = path.parent / "unfinished" / path.name
-        write_table(measure(needs, target, unfinished, report, seconds), path)
-        unfinished.unlink(missing_ok=True)
+    if path.exists():
+        return path
+    unfinished = path.parent / "unfinished" / path.name
+
+    def wait() -> None:
+        report(f"{path.stem}: another process is measuring this machine; waiting for it")
+
+    with locked(unfinished.with_suffix(".lock"), wait):
+        if not path.exists():  # the one that was waited for may have finished it
+            write_table(measure(needs, target, unfinished, report, seconds), path)
+            unfinished.unlink(missing_ok=True)
     return path
 
 
