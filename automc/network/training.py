@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from automc.errors import RunMismatch
-from automc.files import write_atomic
+from automc.errors import CorruptFile, RunMismatch
+from automc.files import canonical_json, write_atomic
 from automc.network.datasets import Images
 from automc.schema import TrainingSpec
 
@@ -70,14 +71,16 @@ def train(
     """Train `module` on `images`, printing its accuracy on `watched` after every epoch.
 
     The state after each epoch is kept in `folder`, so that the same call goes on where a killed one stopped and ends
-    with the same weights. Raises `RunMismatch` where `folder` holds the state of another recipe.
+    with the same weights. Raises `RunMismatch` where `folder` holds the state of another training, `CorruptFile` where
+    that cannot be read.
     """
     layout = _fastest_layout(module, images, mean, std)
     module.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         module.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
-    first = _restore(module, optimizer, recipe, folder)
+    identity = _identity(module, images, mean, std, recipe)
+    first = _restore(module, optimizer, identity, folder)
     steps = math.ceil(len(images) / recipe.batch_size)
     for epoch in range(first, recipe.epochs):
         started = time.perf_counter()
@@ -100,7 +103,7 @@ def train(
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 losses += loss.item()
-        _store(module, optimizer, recipe, folder, epoch + 1)
+        _store(module, optimizer, identity, folder, epoch + 1)
         report(
             f"epoch {epoch + 1}/{recipe.epochs}  loss {losses / steps:.4f}  "
             f"held-out accuracy {accuracy(module, watched, mean, std):.4f}  {time.perf_counter() - started:.0f} s"
@@ -129,29 +132,47 @@ def _learning_rate(recipe: TrainingSpec, progress: float) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def _store(module: nn.Module, optimizer: torch.optim.SGD, recipe: TrainingSpec, folder: Path, epochs: int) -> None:
+def _identity(
+    module: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...], recipe: TrainingSpec
+) -> dict[str, str]:
+    """What a stored state belongs to; images matter most, since those that are held out must never be trained on."""
+    seen = hashlib.sha256(images.pixels.tobytes())
+    seen.update(images.labels.tobytes())
+    return {
+        "recipe": recipe.model_dump_json(),
+        "network": canonical_json([[name, list(value.shape)] for name, value in module.state_dict().items()]),
+        "images": seen.hexdigest(),
+        "normalisation": canonical_json([mean, std]),
+    }
+
+
+def _store(module: nn.Module, optimizer: torch.optim.SGD, identity: dict[str, str], folder: Path, epochs: int) -> None:
     from safetensors.torch import save
 
     tensors = {f"module.{name}": value.contiguous() for name, value in module.state_dict().items()}
     for name, parameter in module.named_parameters():
         tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
     # One file, so that no crash can leave tensors and the count of epochs from different moments.
-    metadata = {"epochs": str(epochs), "recipe": recipe.model_dump_json()}
-    write_atomic(folder / "state.safetensors", save(tensors, metadata))
+    write_atomic(folder / "state.safetensors", save(tensors, identity | {"epochs": str(epochs)}))
 
 
-def _restore(module: nn.Module, optimizer: torch.optim.SGD, recipe: TrainingSpec, folder: Path) -> int:
+def _restore(module: nn.Module, optimizer: torch.optim.SGD, identity: dict[str, str], folder: Path) -> int:
     """Load the last finished epoch's state, if there is one, and return how many epochs it has seen."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     path = folder / "state.safetensors"
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as stored:
-        metadata = stored.metadata()
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    if metadata["recipe"] != recipe.model_dump_json():
-        raise RunMismatch(f"{path} belongs to a training with another recipe; remove it or choose another folder")
+    try:
+        with safe_open(path, "pt") as stored:
+            metadata = dict(stored.metadata())
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError) as error:
+        raise CorruptFile(f"{path} is not a state of a training: {error}") from error
+    if other := [part for part in identity if metadata.get(part) != identity[part]]:
+        raise RunMismatch(
+            f"{path} belongs to a training with another {', '.join(other)}; remove it or choose another folder"
+        )
     module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
     for name, parameter in module.named_parameters():
         optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
