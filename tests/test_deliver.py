@@ -18,6 +18,8 @@ from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
 from automc.compression.policy import Policy
 from automc.compression.program import Program
+from automc.cost.measure import processor
+from automc.cost.model import CostModel
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import build_problem
 from automc.environment.problem import Problem
@@ -25,6 +27,7 @@ from automc.errors import EvaluationFailed, VerificationError
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
 from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearcherSpec
+from automc.search.comparison import _known_floor_ms
 from automc.search.deliver import DeliverySettings, deliver
 from automc.search.experiment import run_experiment
 from automc.search.result import Result, read_result
@@ -216,3 +219,15 @@ def test_studies_in_processes_of_their_own_write_the_same_logs(
     assert {member.searcher.name for member, _ in seen} == {"random", "uniform"}
     log = Path("random-0", LOG_NAME)
     assert (tmp_path / "small" / log).read_bytes() == (delivered[1] / log).read_bytes()
+
+
+def test_only_a_table_of_this_processor_says_what_the_reference_takes() -> None:
+    problem = digits_problem()
+    table = macs_table(problem.network)
+
+    def floor_ms(cpu: str) -> float:
+        header = replace(table.header, cpu=cpu, reference_ms=0.125)
+        return _known_floor_ms(replace(problem, pricing=CostModel(problem.network, replace(table, header=header))))
+
+    assert floor_ms(processor()) == 0.125
+    assert floor_ms("another processor") == np.inf

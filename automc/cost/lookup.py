@@ -196,5 +196,6 @@ def _nearest_tiles(measured: list[Tiles], wanted: Tiles) -> Tiles:
 
 def _geometry_distance(wanted: Kernel, known: Kernel) -> tuple[float, float]:
     """Other windows and strides weigh most, then the number of pixels."""
-    shape = sum(abs(math.log(a / b)) for a, b in zip(wanted[5:9], known[5:9], strict=True))
+    sides = ("kernel_height", "kernel_width", "stride_height", "stride_width")
+    shape = sum(abs(math.log(getattr(wanted, side) / getattr(known, side))) for side in sides)
     return shape, abs(math.log(wanted.height * wanted.width / (known.height * known.width)))

@@ -11,6 +11,7 @@ from automc.compiler.artifact import Artifact
 from automc.compression.executor import Executor
 from automc.compression.policy import Policy
 from automc.compression.program import Convolve, Program
+from automc.cost.measure import processor
 from automc.cost.model import CostModel
 from automc.cost.timing import Reference
 from automc.environment.evaluator import Evaluator
@@ -78,9 +79,8 @@ def measured_rows(
 
 def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> list[Timing]:
     """The libraries' latencies on this machine left alone, by the method that fills latency tables."""
-    known = problem.pricing.table.header.reference_ms if isinstance(problem.pricing, CostModel) else 0.0
     folder = cache_directory() / "reference" / problem.target
-    reference = Reference(problem.target, folder, known or np.inf)
+    reference = Reference(problem.target, folder, _known_floor_ms(problem))
     ratios = [reference.time_whole(artifact.load()) for artifact in artifacts]
     floor = reference.floor_ms
     return [
@@ -94,11 +94,20 @@ def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> list[Timing]:
     ]
 
 
+def _known_floor_ms(problem: Problem) -> float:
+    """What the reference took when the table was measured, if it was on a processor of this kind."""
+    if isinstance(problem.pricing, CostModel):
+        header = problem.pricing.table.header
+        if header.cpu == processor() and header.reference_ms > 0:
+            return header.reference_ms
+    return np.inf
+
+
 def layer_rows(problem: Problem, final: Contestant, artifact: Artifact) -> tuple[LayerRow, ...]:
     """The delivered network's layers with weights, beside what they were."""
     choices = {choice["tensor"]: choice for choice in artifact.manifest["operations"]}
     latencies, dense_latencies = (_layer_latencies(problem, policy) for policy in (final.policy, Policy()))
-    owner = {total: conv for total, conv in problem.network.fused_sums.items()}
+    owner = problem.network.fused_sums
     rows = []
     for operation in final.program.operations:
         if not isinstance(operation, Convolve):
