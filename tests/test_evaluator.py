@@ -1,5 +1,7 @@
 """Metrics are those of the very Program that would be compiled, whatever was evaluated before."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from automc.environment.evaluator import Evaluator
 from automc.environment.loading import build_problem, calibration_pixels
 from automc.environment.problem import Problem
 from automc.environment.space import SearchSpace
-from automc.errors import DataError, InfeasibleBudget, PolicyError, UnsupportedLayer
+from automc.errors import DataError, InfeasibleBudget, NameNotFound, PolicyError, UnsupportedLayer
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
 from automc.network.training import normalise
@@ -202,6 +204,26 @@ def test_identity_changes_with_what_it_names(problem):
     assert changed(search=61) == {"environment", "images"}
     assert changed(goal=GoalSpec(limits={"latency_ms": "60%"})) == {"environment"}
     assert changed(priced=Halves()) == {"table"}
+
+
+def test_a_device_of_another_target_is_told_of_and_one_of_an_unknown_target_refused(problem, monkeypatch):
+    table = macs_table(problem.network)
+    lines: list[str] = []
+
+    def load(target: str) -> None:
+        header = replace(table.header, target=target)
+        build_problem(
+            "small", problem.spec, problem.module, problem.dataset, table=replace(table, header=header),
+            report=lines.append,
+        )  # fmt: skip
+
+    load("portable")
+    assert lines == []
+    monkeypatch.setattr("automc.compiler.targets._cpu_flags", set)
+    load("avx2")
+    assert "paper computes with avx2, which this machine cannot run" in lines[0]
+    with pytest.raises(NameNotFound, match="Did you mean 'avx2'"):
+        load("avx3")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automc import catalog
+from automc.compiler.targets import find_target, runs_here
 from automc.compression.prepare import Preparation
 from automc.cost.device import open_device
 from automc.cost.model import CostModel
@@ -99,6 +100,11 @@ def build_problem(
     order = prepare().removal_order if _splits_a_group(network) else None
     asked = SearchSpace(network, space, order)
     table = table or open_device(spec.device, [(network, space)], report)
+    if not runs_here(find_target(table.header.target)):
+        report(
+            f"{table.header.device} computes with {table.header.target}, which this machine cannot run: a search "
+            "works, but the winner's library cannot be verified and measured here"
+        )
     problem = Problem(
         name=name,
         spec=spec,
