@@ -34,17 +34,22 @@ def roots() -> list[Path]:
 
 
 def entries(kind: Kind) -> dict[str, Path]:
-    """Every name of a folder with its file; a nearer file hides a farther one of the same name."""
+    """Every name of a folder with its file; a nearer file hides a farther one of the same name.
+
+    Files whose names are not made of letters, digits, `_`, `.` and `-` are left out: a folder called `envs` may also be
+    somebody else's.
+    """
     known: dict[str, Path] = {}
     for root in roots():
         for path in sorted((root / kind).glob(f"*{_SUFFIX[kind]}")):
-            known.setdefault(path.stem, path)
+            if _NAME.match(path.stem):
+                known.setdefault(path.stem, path)
     return dict(sorted(known.items()))
 
 
 def find(kind: Kind, name: str) -> Path:
     """The file of `name`. A name is never a path. Raises `NameNotFound` with the nearest name."""
     known = entries(kind)
-    if _NAME.match(name) and name in known:
+    if name in known:
         return known[name]
     raise NameNotFound(f"no {name!r} in {kind}/{closest(name, known)} (known: {', '.join(known) or 'none'})")

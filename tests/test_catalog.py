@@ -27,6 +27,12 @@ def test_a_nearer_file_hides_a_farther_one(elsewhere, monkeypatch):
     assert catalog.find("envs", "resnet8_digits").is_relative_to(elsewhere / "more")
 
 
+def test_files_with_other_names_are_left_out(elsewhere):
+    (elsewhere / "envs").mkdir()
+    (elsewhere / "envs" / "two words.yaml").write_text("")
+    assert "two words" not in catalog.entries("envs")
+
+
 def test_a_misspelt_name_is_answered_with_the_nearest():
     with pytest.raises(NameNotFound, match="Did you mean 'resnet8_digits'"):
         catalog.find("envs", "resnet8_digts")
