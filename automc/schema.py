@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -190,11 +191,28 @@ def read_spec(model: type[Spec], path: Path, overrides: tuple[str, ...] = ()) ->
         raise ConfigError(f"{path}: must be a mapping of fields, as in 'name: value'")
     for override in overrides:
         _apply_override(content, override)
+    places = {place: f"{path}:{line}" for place, line in yaml_lines(text).items()}
+    for override in overrides:
+        laid: tuple[str | int, ...] = tuple(override.partition("=")[0].split("."))
+        below = {place: line for place, line in places.items() if place[: len(laid)] != laid}
+        places = below | {laid: f"override '{override}'"}
+    return make_spec(model, content, str(path), places)
+
+
+def make_spec(
+    model: type[Spec],
+    content: Mapping[str, Any],
+    source: str,
+    places: Mapping[tuple[str | int, ...], str] | None = None,
+) -> Spec:
+    """Plain data as `model`; `source` names it in errors, and `places` says where in it a field stands.
+
+    Raises `ConfigError` with all faults at once: where, field, what is allowed, the nearest name.
+    """
     try:
-        return model.model_validate(content)
+        return model.model_validate(dict(content))
     except ValidationError as error:
-        lines = yaml_lines(text)
-        faults = [_fault(model, dict(fault), path, lines) for fault in error.errors(include_url=False)]
+        faults = [_fault(model, dict(fault), source, places or {}) for fault in error.errors(include_url=False)]
         raise ConfigError("\n".join(faults)) from error
 
 
@@ -211,13 +229,15 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     content[last] = parse_yaml(text, f"override '{override}'")
 
 
-def _fault(model: type[BaseModel], fault: dict[str, Any], path: Path, lines: dict[tuple[str | int, ...], int]) -> str:
+def _fault(
+    model: type[BaseModel], fault: dict[str, Any], source: str, places: Mapping[tuple[str | int, ...], str]
+) -> str:
     location = tuple(fault["loc"])
     # pydantic adds the tags of unions to a location; the file knows only keys and positions.
     known = location
-    while known and known not in lines:
+    while known and known not in places:
         known = known[:-1]
-    where = f"{path}:{lines[known]}" if known else str(path)
+    where = places.get(known, source)
     field = ".".join(str(part) for part in location)
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":

@@ -7,7 +7,7 @@ import torch
 
 import automc
 from automc.cost.table import write_table
-from automc.errors import DataError, InfeasibleBudget, NameNotFound, RunMismatch
+from automc.errors import ConfigError, DataError, InfeasibleBudget, NameNotFound, RunMismatch
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
 from automc.schema import FinetuningSpec, SearchSpaceSpec
@@ -65,6 +65,8 @@ def test_a_search_delivers_and_is_not_mixed_with_another(search, tmp_path):
         ({"limits": {"latency_ms": 1e-9}}, InfeasibleBudget, "lowest cost found"),
         ({"search_images": 600}, DataError, "600"),
         ({"searcher": "randm"}, NameNotFound, "Did you mean 'random'"),
+        ({"trials": 0}, ConfigError, "^automc.search: trials: .*greater than or equal to 1"),
+        ({"limits": {"latency_ms": "much"}}, ConfigError, "^automc.search: goal.limits: .*a share of the dense"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_trial(search, tmp_path, changed, error, message):

@@ -76,6 +76,7 @@ def test_overrides_lie_over_the_file(write):
         ("network.depth=3", "'network' has no fields"),
         ("data.serach=3", "Did you mean 'search'?"),
         ("goal.limits=[", "override"),
+        ("data.search=0", r"^override 'data.search=0': data.search: .*greater than or equal to 1. Got 0 instead"),
     ],
 )
 def test_bad_overrides_are_refused(write, override, message):

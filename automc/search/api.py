@@ -8,16 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from automc.schema import (
-    DataSpec,
-    EnvironmentSpec,
-    ExperimentSpec,
-    FinetuningSpec,
-    GoalSpec,
-    Metric,
-    SearcherSpec,
-    SearchSpaceSpec,
-)
+from automc.schema import EnvironmentSpec, ExperimentSpec, FinetuningSpec, Metric, SearchSpaceSpec, make_spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,34 +50,43 @@ def search(
     """
     from automc.environment.loading import build_problem
     from automc.search.deliver import deliver
-    from automc.search.experiment import run_experiment
+    from automc.search.experiment import members, run_experiment
     from automc.search.identity import identify
 
-    goal = GoalSpec(reward=reward) if limits is None else GoalSpec(reward=reward, limits=dict(limits))
-    spec = EnvironmentSpec(
-        description=f"{type(model).__name__} on {data.name}",
-        network=type(model).__name__,
-        data=DataSpec(
-            name=data.name,
-            search=search_images,
-            selection=selection_images,
-            calibration=min(512, len(data.train)),
-            carve_from=carve_from,
-        ),
-        device=device,
-        search_space=search_space if isinstance(search_space, str) else "given",
-        goal=goal,
-        finetuning=finetuning,
+    images = {
+        "name": data.name,
+        "search": search_images,
+        "selection": selection_images,
+        "calibration": min(512, len(data.train)),
+        "carve_from": carve_from,
+    }
+    spec = make_spec(
+        EnvironmentSpec,
+        {
+            "description": f"{type(model).__name__} on {data.name}",
+            "network": type(model).__name__,
+            "data": images,
+            "device": device,
+            "search_space": search_space if isinstance(search_space, str) else "given",
+            "goal": {"reward": reward} | ({} if limits is None else {"limits": dict(limits)}),
+            "finetuning": finetuning,
+        },
+        "automc.search",
     )
     space = None if isinstance(search_space, str) else search_space
-    problem = build_problem("model", spec, model, data, space=space, report=report)
-    experiment = ExperimentSpec(
-        description=spec.description,
-        envs=["model"],
-        searchers=[SearcherSpec(name=searcher)],
-        seeds=[seed],
-        trials=trials,
+    experiment = make_spec(
+        ExperimentSpec,
+        {
+            "description": spec.description,
+            "envs": ["model"],
+            "searchers": [searcher],
+            "seeds": [seed],
+            "trials": trials,
+        },
+        "automc.search",
     )
+    members(experiment)  # refuses an unknown searcher before any time is spent
+    problem = build_problem("model", spec, model, data, space=space, report=report)
     root = Path(folder)
     digest = hashlib.sha256("".join(problem.identity[key] for key in sorted(problem.identity)).encode())
     identify(root, {"problem": digest.hexdigest(), "searcher": searcher, "seed": seed})
