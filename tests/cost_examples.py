@@ -4,12 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from automc.compression.policy import Policy
 from automc.cost.energy import HOROWITZ, EnergyCoefficients
-from automc.cost.kernels import Kernel
+from automc.cost.kernels import Kernel, KernelPlan
 from automc.cost.table import Header, LatencyTable, Row
 from automc.network.graph import Add, Conv, Gather, Group, Input, Layer, Network, Pool
 
 HEADER = Header("bench", "a processor", "portable", "a compiler 1.0", "-O3", "2026-01-01", output_tile=8, input_tile=4)
+
+
+def kernels_of(network: Network, policy: Policy) -> tuple[Kernel, ...]:
+    """The kernels that `network` calls for one image under `policy`, in the order of computation."""
+    return tuple(step.kernel for step in KernelPlan(network).steps(policy) for _ in range(step.times))
 
 
 def conv(name: str, source: str, inputs: int, outputs: int, size: int, kernel: int = 3, **settings: object) -> Conv:

@@ -11,7 +11,7 @@ from torch import nn
 
 from automc.compression.policy import Policy
 from automc.compression.prepare import Preparation
-from automc.cost.kernels import KernelPlan, kernels_of
+from automc.cost.kernels import KernelPlan
 from automc.cost.table import Header, LatencyTable, Row
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
@@ -19,6 +19,7 @@ from automc.environment.space import SearchSpace
 from automc.network.datasets import Dataset, Images, Splits
 from automc.network.graph import Add, Conv, Group, Input, Network, Pool
 from automc.schema import DataSpec, EnvironmentSpec, GoalSpec, SearchSpaceSpec
+from tests.cost_examples import kernels_of
 
 JOINT = SearchSpaceSpec(
     description="channels and bits of the tiny network",

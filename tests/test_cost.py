@@ -5,11 +5,11 @@ import pytest
 
 from automc.compiler.sizes import stored_bytes
 from automc.compression.policy import Policy, Uniform
-from automc.cost.kernels import Kernel, KernelPlan, kernels_of
+from automc.cost.kernels import Kernel, KernelPlan
 from automc.cost.lookup import Lookup
 from automc.cost.model import CostModel
 from automc.errors import TableError
-from tests.cost_examples import residual_network, splitting_network, table_for
+from tests.cost_examples import kernels_of, residual_network, splitting_network, table_for
 
 POLICY = Policy(
     keep_ratio={"a": 0.5, "b": 0.75}, weights={"b": Uniform(weight_bits=4)}, activation_bits={"a": 6, "total": 5}

@@ -4,10 +4,10 @@ import pytest
 
 from automc.compression.policy import Policy, Uniform
 from automc.cost.energy import EnergyCoefficients, kernel_energy, static_energy
-from automc.cost.kernels import Kernel, kernels_of
+from automc.cost.kernels import Kernel
 from automc.cost.model import CostModel
 from automc.errors import TableError
-from tests.cost_examples import residual_network, table_for
+from tests.cost_examples import kernels_of, residual_network, table_for
 
 ONE = EnergyCoefficients(1e9, 1e9, 1e9, 1e9, 1e3, "made up: one millijoule an event, one watt")
 CONV = Kernel("convolve", 2, 3, 4, 5, 3, 3, 2, 2, 4, 8, True)

@@ -13,7 +13,7 @@ from automc.compression.interpreter import interpret
 from automc.compression.operations import Convolve
 from automc.compression.policy import Policy, Uniform
 from automc.cost.device import host_table, measure_host, open_device
-from automc.cost.kernels import Kernel, kernels_of
+from automc.cost.kernels import Kernel
 from automc.cost.measure import measure, random_policy
 from automc.cost.model import CostModel
 from automc.cost.probes import probes_of, random_program
@@ -23,7 +23,7 @@ from automc.errors import NameNotFound, TableError
 from automc.files import locked
 from automc.network.graph import Network
 from automc.schema import SearchSpaceSpec
-from tests.cost_examples import residual_network, splitting_network
+from tests.cost_examples import kernels_of, residual_network, splitting_network
 from tests.networks import TINY_NETWORKS, TinyDepthwise, traced
 
 ONE_POINT = SearchSpaceSpec(description="nothing but 8 bits")

@@ -57,7 +57,6 @@ class Preparation:
         self._statistics = collect(network, pixels, self._positions)
         self.removal_order = removal_order(network, self._statistics.moments)
         self._weights: dict[tuple[str, bytes, int], Codes] = {}
-        self._storage = _storage(network)
         self._grids: dict[tuple[str, int], Grid] = {}
         self._shifts: dict[tuple[str, int], NDArray[np.float64]] = {}
 
@@ -118,7 +117,7 @@ class Preparation:
     def _shift(self, tensor: str, bits: int) -> NDArray[np.float64]:
         """`channels`: by how much storing `tensor` in so many bits moves its mean."""
         if (tensor, bits) not in self._shifts:
-            samples, grid = self._statistics.samples[tensor], self._grid(self._storage[tensor], bits)
+            samples, grid = self._statistics.samples[tensor], self._grid(self.network.storage[tensor], bits)
             self._shifts[tensor, bits] = (grid.read(grid.store(samples)) - samples).mean(1, dtype=np.float64)
         return self._shifts[tensor, bits]
 
@@ -129,7 +128,7 @@ class Preparation:
         bits = plan.policy.choice(layer.name).weight_bits
         codes, scale = self._rounded(layer, inputs, bits)
         dense_mean = self._statistics.moments[layer.name].mean.numpy()
-        shift = self._shift(source, plan.policy.bits_of(self._storage[source]))
+        shift = self._shift(source, plan.policy.bits_of(self.network.storage[source]))
         mean = dense_mean + shift.reshape(layer.groups, -1).repeat(math.prod(layer.kernel), 1)
         if layer.groups == 1:
             mean = mean[:, columns_of(layer, inputs)]
@@ -175,15 +174,6 @@ class Preparation:
                 weight = repair(weight[:, :, columns], gram, rows @ weight.mT)
             self._weights[key] = _integer(weight, gram, layer, bits)
         return self._weights[key]
-
-
-def _storage(network: Network) -> dict[str, str]:
-    """For each tensor the one whose grid it is stored on: gathers and maxima only move values."""
-    storage: dict[str, str] = {}
-    for layer in network.layers:
-        moves = layer.inputs and layer.name not in network.quantised_tensors
-        storage[layer.name] = storage[layer.inputs[0]] if moves else layer.name
-    return storage
 
 
 def _integer(weight: Tensor, gram: Tensor, layer: Conv, bits: int) -> Codes:

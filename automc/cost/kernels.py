@@ -86,7 +86,6 @@ class KernelPlan:
         self.network = network
         self._groups = [(group.name, group.slots) for group in network.groups if group.prunable]
         self._kept = _KeptChannels(network, order or {})
-        self._origin = {layer.name: _origin_of_bits(network, layer) for layer in network.layers}
         absorbed = set(network.fused_sums.values())
         self._steps = [
             self._step(layer, residual=layer.name in absorbed)
@@ -117,7 +116,7 @@ class KernelPlan:
     def _convolution(self, layer: Conv, residual: bool) -> Callable[[Policy, Mapping[str, int]], Step]:
         _, height, width = layer.shape
         source, outputs = self._kept.of(layer.inputs[0]), self._kept.of(layer.name)
-        name, origin, kernel, stride = layer.name, self._origin[layer.inputs[0]], layer.kernel, layer.stride
+        name, stored, kernel, stride = layer.name, self.network.storage[layer.inputs[0]], layer.kernel, layer.stride
         operation: OperationName = "depthwise" if layer.is_depthwise else "convolve"
         times = 1 if layer.is_depthwise else layer.groups
 
@@ -134,7 +133,7 @@ class KernelPlan:
                     *kernel,
                     *stride,
                     8 if chosen is None else chosen.weight_bits,
-                    policy.bits_of(origin),
+                    policy.bits_of(stored),
                     residual,
                 ),
                 times,
@@ -173,11 +172,6 @@ class _KeptChannels:
         return lambda counts: fixed + sum(remaining[counts[name]] for name, remaining in parts)
 
 
-def kernels_of(network: Network, policy: Policy) -> tuple[Kernel, ...]:
-    """The kernels that `network` calls for one image under `policy`, in the order of computation."""
-    return tuple(step.kernel for step in KernelPlan(network).steps(policy) for _ in range(step.times))
-
-
 def _without_weights(layer: Layer) -> tuple[OperationName, tuple[int, int], tuple[int, int]]:
     match layer:
         case Input():
@@ -191,10 +185,3 @@ def _without_weights(layer: Layer) -> tuple[OperationName, tuple[int, int], tupl
         case Pool():
             return ("pool_mean" if layer.kind == "mean" else "pool_max"), layer.kernel, layer.stride
     raise TypeError(f"no kernel is known for a {type(layer).__name__}")
-
-
-def _origin_of_bits(network: Network, layer: Layer) -> str:
-    """The tensor whose bits the tensor of `layer` has: gathers and maxima only move values."""
-    while isinstance(layer, Gather) or (isinstance(layer, Pool) and layer.kind == "max"):
-        layer = network[layer.inputs[0]]
-    return layer.name

@@ -127,7 +127,7 @@ def _scaled(decision: Decision, choice: float) -> float:
 def _kind(layer: Layer) -> str:
     match layer:
         case Conv():
-            return "depthwise" if layer.is_depthwise else "dense" if layer.is_dense else "convolution"
+            return layer.kind
         case Input():
             return "input"
         case Add():

@@ -46,7 +46,7 @@ def _row(network: Network, layer: Layer, group: str) -> tuple[str, ...]:
 
 def _kind(network: Network, layer: Layer) -> str:
     if isinstance(layer, Conv):
-        kind = "dense" if layer.is_dense else "depthwise" if layer.is_depthwise else "convolution"
+        kind: str = layer.kind
         kind += f" in {layer.groups} sets" if layer.groups > 1 and not layer.is_depthwise else ""
     elif isinstance(layer, Pool):
         kind = f"{layer.kind} pool"

@@ -61,6 +61,11 @@ class Conv(Layer):
     def is_depthwise(self) -> bool:
         return self.groups > 1 and self.weight.shape[1] == 1 and self.groups == self.shape[0]
 
+    @property
+    def kind(self) -> Literal["convolution", "depthwise", "dense"]:
+        """What it is called."""
+        return "depthwise" if self.is_depthwise else "dense" if self.is_dense else "convolution"
+
 
 @dataclass(frozen=True, eq=False)
 class Add(Layer):
@@ -183,11 +188,16 @@ class Network:
         return tuple(
             layer.name
             for layer in self.layers
-            if layer is not self.output
-            and layer.name not in absorbed
-            and not isinstance(layer, Gather)
-            and not (isinstance(layer, Pool) and layer.kind == "max")
+            if layer is not self.output and layer.name not in absorbed and not _only_moves(layer)
         )
+
+    @cached_property
+    def storage(self) -> Mapping[str, str]:
+        """For each tensor the one whose bits and grid it is stored in."""
+        storage: dict[str, str] = {}
+        for layer in self.layers:
+            storage[layer.name] = storage[layer.inputs[0]] if _only_moves(layer) else layer.name
+        return storage
 
     @property
     def macs(self) -> int:
@@ -214,3 +224,8 @@ class Network:
             f"{self.name}: {len(self.convs)} layers with weights, {self.macs / 1e6:.2f} M MACs, "
             f"{self.parameters} parameters, {sum(group.prunable for group in self.groups)} prunable channel groups"
         )
+
+
+def _only_moves(layer: Layer) -> bool:
+    """Whether every value that the layer writes is one that it reads."""
+    return isinstance(layer, Gather) or (isinstance(layer, Pool) and layer.kind == "max")
