@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from automc.analysis.pareto import anytime_hypervolume, hypervolume, pareto_front
+from automc.analysis.pareto import hypervolume, pareto_front
 
 _LEVELS = 8
 points = st.lists(st.tuples(st.integers(0, _LEVELS), st.integers(0, _LEVELS)), max_size=12).map(
@@ -37,7 +37,6 @@ def test_no_points_have_no_front_and_no_volume():
     nothing = np.empty(0)
     assert pareto_front(nothing, nothing).tolist() == []
     assert hypervolume(nothing, nothing, (1.0, 0.0)) == 0
-    assert anytime_hypervolume(nothing, nothing, (1.0, 0.0)).tolist() == []
 
 
 def test_hypervolume_of_a_case_by_hand():
@@ -61,20 +60,6 @@ def test_front_is_what_nothing_dominates(pair):
 @given(points, st.integers(0, _LEVELS), st.integers(0, _LEVELS))
 def test_hypervolume_counts_the_cells(pair, cost, accuracy):
     assert hypervolume(*pair, (cost, accuracy)) == _cells_covered(*pair, (cost, accuracy))
-
-
-@given(points)
-@settings(max_examples=50)
-def test_anytime_hypervolume_is_that_of_every_beginning(pair):
-    cost, accuracy = pair
-    volumes = anytime_hypervolume(cost, accuracy, (_LEVELS, 0))
-    assert np.all(np.diff(volumes) >= 0)
-    assert volumes.tolist() == [hypervolume(cost[:n], accuracy[:n], (_LEVELS, 0)) for n in range(1, len(cost) + 1)]
-
-
-def test_a_failed_trial_adds_nothing_to_the_anytime_hypervolume():
-    volumes = anytime_hypervolume(np.array([np.nan, 1.0, 0.5]), np.array([0.5, 0.5, np.nan]), (2.0, 0.0))
-    assert volumes.tolist() == [0.0, 0.5, 0.5]
 
 
 def test_points_that_are_not_finite_or_do_not_match_are_refused():

@@ -105,7 +105,7 @@ def _splits(result: Result) -> str:
     if sizes.carved_from == "train":
         return text + "The first two come from the official training images and were not trained on."
     return text + (
-        "The weights are public and know the training images by heart, so the first two were carved out of the "
+        "The weights may know the training images by heart, so the first two were carved out of the "
         "official test images: the test accuracies here are on the rest of them."
     )
 

@@ -35,20 +35,6 @@ def hypervolume(cost: Floats, accuracy: Floats, reference: tuple[float, float]) 
     return float(widths @ (accuracy[front] - worst_accuracy))
 
 
-def anytime_hypervolume(cost: Floats, accuracy: Floats, reference: tuple[float, float]) -> Floats:
-    """The hypervolume of the first 1, 2, ... n points, `n`; it never falls. A point with a NaN adds nothing."""
-    volumes = np.zeros(len(cost))
-    front_cost, front_accuracy = np.empty(0), np.empty(0)
-    for position in range(len(cost)):
-        if np.isfinite(cost[position]) and np.isfinite(accuracy[position]):
-            front_cost = np.append(front_cost, cost[position])
-            front_accuracy = np.append(front_accuracy, accuracy[position])
-            kept = pareto_front(front_cost, front_accuracy)
-            front_cost, front_accuracy = front_cost[kept], front_accuracy[kept]
-        volumes[position] = hypervolume(front_cost, front_accuracy, reference)
-    return np.maximum.accumulate(volumes)  # the same area summed over other strips may differ in the last digit
-
-
 def _check(cost: Floats, accuracy: Floats) -> None:
     if cost.ndim != 1 or cost.shape != accuracy.shape:
         raise ValueError(

@@ -16,14 +16,13 @@ AGENTS = ("ppo",)  # searchers that learn; the others are the baselines that the
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """One searcher's place: final scores by seed, `runs`, their interquartile means, and its longest study's trials."""
+    """One searcher's place: its rewards by seed, `runs`, interquartile means, and its longest study's trials."""
 
     searcher: str
     trials: int
     reward: Interval
     rewards: Floats
     hypervolume: Interval
-    hypervolumes: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ def _standing(searcher: str, studies: tuple[Study, ...], task: Task) -> Standing
     rewards = np.array([np.nanmax(study.column("reward")) for study in studies])
     volumes = np.array([_volume(study, task) for study in studies])
     trials = max(len(study.trials) for study in studies)
-    return Standing(searcher, trials, _interval(rewards), rewards, _interval(volumes), volumes)
+    return Standing(searcher, trials, _interval(rewards), rewards, _interval(volumes))
 
 
 def _volume(study: Study, task: Task) -> float:

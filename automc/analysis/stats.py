@@ -11,9 +11,9 @@ from itertools import combinations
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from automc.analysis.pareto import Floats
+
 _RESAMPLES = 5000
 
 

@@ -45,7 +45,7 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
         note(line)
         lines.append(line)
 
-    with torch.random.fork_rng():  # fresh weights are drawn from torch's global generator
+    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn from torch's global generator
         torch.manual_seed(spec.training.seed)
         module = build_network(spec.network, len(dataset.classes), splits.train.pixels.shape[3])
     train(module, splits.train, splits.selection, dataset.mean, dataset.std, spec.training, folder, report)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ _KINDS: tuple[catalog.Kind, ...] = ("envs", "search_spaces", "latency_tables", "
 
 def list_command(what: str, clear: bool) -> None:
     """Print one kind of thing, or all of them but runs and cache."""
-    listings: dict[str, Callable[[], list[str]]] = {kind: lambda kind=kind: _files(kind) for kind in _KINDS}  # type: ignore[misc]
+    listings: dict[str, Callable[[], list[str]]] = {kind: partial(_files, kind) for kind in _KINDS}
     listings |= {"networks": _networks, "data": _data, "searchers": _searchers, "targets": _targets}
     others: dict[str, Callable[[], list[str]]] = {"runs": _runs, "cache": lambda: _cache(clear)}
     if clear and what != "cache":
@@ -76,10 +77,11 @@ def _networks() -> list[str]:
 
 def _data() -> list[str]:
     from automc.network.datasets import dataset_names, stored_path
+    from automc.network.download import fetchable_names
 
     def state(name: str) -> str:
-        if name == "digits":
-            return "here"
+        if name not in fetchable_names():
+            return "here"  # shipped with a library, or registered by a plugin
         return f"here: {stored_path(name)}" if stored_path(name).exists() else f"fetch it with: automc data get {name}"
 
     return [f"{name:24s} {state(name)}" for name in dataset_names()]

@@ -26,7 +26,7 @@ def plot_command(run_folder: Path, out: Path | None, formats: str) -> None:
     from automc.analysis.plots import save_figures
 
     folder = _run(run_folder)
-    for path in save_figures(folder, out or folder / "figures", tuple(formats.split(","))):
+    for path in save_figures(folder, out or folder / "figures", tuple(form.strip() for form in formats.split(","))):
         say(str(path))
 
 

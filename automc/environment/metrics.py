@@ -52,6 +52,9 @@ class Metrics:
         return cls(**{**record, "notes": tuple(record["notes"])})
 
 
+FAILED_REWARD = -1.0  # less than a useful policy earns under any goal
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The answer to a policy, as a searcher sees it: its metrics as plain data, and what they are worth.
@@ -65,5 +68,5 @@ class Outcome:
 
     @classmethod
     def failed(cls, reason: str) -> Self:
-        """The answer to a policy that could not be judged: less than a useful policy earns under any goal."""
-        return cls({}, -1.0, reason)
+        """The answer to a policy that could not be judged."""
+        return cls({}, FAILED_REWARD, reason)

@@ -38,7 +38,7 @@ def fetch(name: str, report: Report) -> Path:
     Raises `NameNotFound` for a name that has no way, and `DataError`, listing every way and why it failed, when all do.
     """
     if name not in _WAYS:
-        raise NameNotFound(f"'{name}' cannot be fetched{closest(name, _WAYS)} (known: {', '.join(sorted(_WAYS))})")
+        raise NameNotFound(f"'{name}' cannot be fetched{closest(name, _WAYS)} (known: {', '.join(fetchable_names())})")
     target = stored_path(name)
     if target.exists():
         report(f"{name} is already here: {target}")
@@ -66,6 +66,11 @@ def fetch(name: str, report: Report) -> Path:
         f"{name} could not be fetched in any way:\n" + "\n".join(faults)
         + f"\nOr put an .npz file with train_pixels, train_labels, test_pixels and test_labels at {target}"
     )  # fmt: skip
+
+
+def fetchable_names() -> list[str]:
+    """The names that `fetch` knows."""
+    return sorted(_WAYS)
 
 
 def content_hash(arrays: Arrays) -> str:

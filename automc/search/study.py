@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Protocol
 
 from automc.compression.policy import Policy
-from automc.environment.metrics import Outcome
+from automc.environment.metrics import FAILED_REWARD, Outcome
 from automc.errors import AutomcError, BudgetSpent, RunMismatch, StorageError
 from automc.search.trials import Header, Trial, TrialLog
 
 _LOGGER = logging.getLogger(__name__)
 _TIMES_NAME = "times.csv"
-_FIRST_FAILURE_REWARD = -1.0  # told where no trial has succeeded yet: below what a useful policy earns
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class _Answers:
         return Trial(number, policy, outcome.metrics, outcome.reward)
 
     def _failed(self, number: int, policy: Policy, reason: str) -> Trial:
-        worst = _FIRST_FAILURE_REWARD if self._worst is None else self._worst
+        worst = FAILED_REWARD if self._worst is None else self._worst
         return Trial(number, policy, {}, worst, "failed", reason)
 
 
