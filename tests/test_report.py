@@ -125,7 +125,7 @@ def test_equal_runs_give_equal_pages_and_tables(run, page, tmp_path):
     again = make_run(tmp_path / "demo", ("ppo", "random"), 3)
     assert report_of(again) == page
     first, second = write_tables(run), write_tables(again)
-    assert [path.name for path in first] == ["comparison.csv", "comparison.tex", "front.csv"]
+    assert [path.name for path in first] == ["comparison.csv", "comparison.tex", "front.csv", "trials.csv"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -165,7 +165,7 @@ def test_a_run_without_a_winner_gets_a_report_of_its_studies(tmp_path):
     assert "No library has been delivered" in page.text
     assert "Next steps" not in page.text
     assert "svg" in page.tags
-    assert [path.name for path in write_tables(tmp_path)] == ["front.csv"]
+    assert [path.name for path in write_tables(tmp_path)] == ["front.csv", "trials.csv"]
 
 
 def test_a_study_without_a_success_and_one_without_a_trial_are_reported(tmp_path):
@@ -207,6 +207,9 @@ def test_tables_hold_plain_numbers_and_the_front_only(run):
     assert [row["network"] for row in rows][:2] == ["dense float32", "dense int8"]
     assert float(rows[0]["accuracy"]) == 0.9173
     assert rows[0]["latency_ms"] == ""
+    trials = list(csv.DictReader(io.StringIO(paths["trials.csv"].read_text())))
+    assert len(trials) == sum((study.trials["state"] == "complete").sum() for study in read_run(run).tasks[0].studies)
+    assert "policy" not in trials[0]
     front = list(csv.DictReader(io.StringIO(paths["front.csv"].read_text())))
     costs, accuracies = ([float(row[name]) for row in front] for name in ("latency_ms", "accuracy"))
     assert costs == sorted(costs)

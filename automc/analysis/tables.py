@@ -52,7 +52,7 @@ def _cost(row: Row, name: str) -> str:
 
 
 def write_tables(run_folder: Path) -> list[Path]:
-    """Write `comparison.csv`, `comparison.tex` and `front.csv` into a run's folder `tables`; the paths written.
+    """Write `comparison.csv`, `comparison.tex`, `front.csv` and `trials.csv` into a run's folder `tables`; the paths.
 
     The CSV files hold plain numbers in the units that their heads name; only tables that have a row are written.
     Raises as `read_run`.
@@ -63,6 +63,7 @@ def write_tables(run_folder: Path) -> list[Path]:
         "comparison.csv": _csv([_record(name, row) for name, result in delivered for row in result.rows]),
         "comparison.tex": "\n".join(_tabular(name, result) for name, result in delivered),
         "front.csv": _csv(list(_front(run))),
+        "trials.csv": _csv([_numbers(trial) for task in run.tasks for trial in _complete_trials(task)]),
     }
     written = [run_folder / "tables" / name for name, content in contents.items() if content]
     for path in written:
@@ -114,6 +115,11 @@ def _complete_trials(task: Task) -> list[dict[str, Any]]:
                 policy = study.trials["policy"].iloc[number].model_dump_json()
                 records.append({**place, "trial": int(number), **numbers, "policy": policy})
     return records
+
+
+def _numbers(trial: dict[str, Any]) -> dict[str, Any]:
+    """A trial without its policy, which would make the table a hundred times as large."""
+    return {name: value for name, value in trial.items() if name != "policy"}
 
 
 def _tabular(environment: str, result: Result) -> str:
