@@ -123,7 +123,7 @@ class _Builder:
         match kernel.operation:
             case "convolve" | "depthwise":
                 inputs = 1 if kernel.operation == "depthwise" else kernel.inputs
-                shape = kernel.outputs, inputs, *_window(kernel)
+                shape = kernel.outputs, inputs, *window
                 weight = random_weights(self._random, shape, kernel.weight_bits)[0]
                 return self._convolution(target, source, weight, stride, padding, kernel.weight_bits, residual)
             case "sum":
@@ -134,9 +134,10 @@ class _Builder:
             case "join":
                 rest = self._source(kernel.inputs - kernel.inputs // 2)
                 return Join(target, (source, rest), (_MULTIPLIER, _MULTIPLIER))
-            case "pool_mean" | "pool_max":
-                kind = "mean" if kernel.operation == "pool_mean" else "max"
-                return Pool(target, source, kind, window, stride, padding, _MULTIPLIER, 0, high)  # type: ignore[arg-type]
+            case "pool_mean":
+                return Pool(target, source, "mean", window, stride, padding, _MULTIPLIER, 0, high)
+            case "pool_max":
+                return Pool(target, source, "max", window, stride, padding, _MULTIPLIER, 0, high)
         raise AssertionError(kernel.operation)
 
     def _convolution(
@@ -188,9 +189,10 @@ def _window(kernel: Kernel) -> tuple[int, int]:
 
 def _padding(kernel: Kernel) -> tuple[int, int]:
     """Half of the window; none where windows do not overlap, or where one window is the whole source."""
-    return tuple(
+    rows, columns = (
         0 if window == stride or length == 1 else (window - 1) // 2 for window, stride, length in _axes(kernel)
-    )  # type: ignore[return-value]
+    )
+    return rows, columns
 
 
 def _source_size(kernel: Kernel) -> tuple[int, int]:

@@ -76,7 +76,7 @@ class PPOAgent(Searcher):
             DummyVecEnv([lambda: _Guided(self.problem, memory)] * settings.episodes),
             learning_rate=settings.learning_rate,
             n_steps=steps,
-            batch_size=steps * settings.episodes // 4,
+            batch_size=max(2, steps * settings.episodes // 4),  # of a single one no advantage can be normalised
             n_epochs=settings.epochs,
             gamma=1.0,
             gae_lambda=1.0,

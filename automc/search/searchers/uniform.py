@@ -6,10 +6,10 @@ import math
 from itertools import product
 
 from automc.environment.problem import Problem
-from automc.environment.space import Decision
+from automc.environment.space import KINDS, Decision, Kind
 from automc.search.searchers.base import Evaluate, Searcher
 
-Level = dict[str, float]  # kind of decision to the value that every decision of this kind takes
+Level = dict[Kind, float]  # kind of decision to the value that every decision of this kind takes
 
 
 class Uniform(Searcher):
@@ -26,9 +26,8 @@ def uniform_choices(problem: Problem) -> list[tuple[int, ...]]:
     Where a decision does not offer a level, it takes the nearest lower choice that it has, or else its lowest.
     """
     spec = problem.space.spec
-    kinds = ("keep_ratio", "weight_bits", "activation_bits")
     levels = [
-        dict(zip(kinds, values, strict=True))
+        dict(zip(KINDS, values, strict=True))
         for values in product(spec.keep_ratio, spec.weight_bits, spec.activation_bits)
     ]
     levels.sort(key=lambda level: math.prod(level.values()), reverse=True)
