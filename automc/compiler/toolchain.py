@@ -104,7 +104,10 @@ def tool_chain(compiler: str, target: Target) -> ToolChain:
 
 @cache
 def _version(command: str) -> str:
-    answer = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    try:
+        answer = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CompileError(f"{command} does not tell its version: {error}. {_REMEDY}") from error
     return answer.stdout.partition("\n")[0]
 
 

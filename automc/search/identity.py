@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from automc.errors import CorruptFile, RunMismatch
+from automc.errors import CorruptFile, RunMismatch, StorageError
 from automc.files import write_atomic
 
 _NAME = "run.json"
@@ -16,7 +16,7 @@ _NAME = "run.json"
 def identify(folder: Path, identity: Mapping[str, Any]) -> None:
     """Write what the run in `folder` is, or check that it is this one.
 
-    Raises `RunMismatch` naming what differs, `CorruptFile` where the run's file cannot be read.
+    Raises `RunMismatch` naming what differs, `CorruptFile` or `StorageError` where the run's file cannot be read.
     """
     path = folder / _NAME
     if not path.exists():
@@ -24,6 +24,8 @@ def identify(folder: Path, identity: Mapping[str, Any]) -> None:
         return
     try:
         known = dict(json.loads(path.read_text()))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:
         raise CorruptFile(f"{path} does not say what this run is: {error}") from error
     differing = [

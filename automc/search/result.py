@@ -128,7 +128,7 @@ class Selection(_Model):
 class Result(_Model):
     """Everything that is said about the winner of one environment. Texts are for people, and may hold any character."""
 
-    environment: str
+    environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # figures are named by it
     description: str
     network: str
     dataset: str
