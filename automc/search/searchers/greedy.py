@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from automc.environment.problem import Problem, replaced
 from automc.search.searchers.base import Evaluate, Searcher, Settings
@@ -22,9 +24,9 @@ class GreedySettings(Settings):
     the variance of rounding. `spread`: standard deviation of the perturbed logarithms of the sensitivities.
     """
 
-    uniform_trials: int = 6
-    growth: float = 4.0
-    spread: float = 0.5
+    uniform_trials: Annotated[int, Field(ge=1)] = 6
+    growth: Annotated[float, Field(gt=0)] = 4.0
+    spread: Annotated[float, Field(ge=0)] = 0.5
 
 
 @dataclass(frozen=True)

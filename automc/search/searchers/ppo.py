@@ -23,7 +23,7 @@ from automc.environment.observation import FEATURES
 from automc.environment.problem import Problem
 from automc.files import canonical_json, sha256_of, write_atomic
 from automc.search.searchers.base import Evaluate, Searcher, Settings
-from automc.search.searchers.greedy import allocate, measure_sensitivities
+from automc.search.searchers.greedy import GreedySettings, allocate, measure_sensitivities
 from automc.search.trials import Trial
 
 _HIDDEN = 64
@@ -67,9 +67,10 @@ class PPOAgent(Searcher):
         settings: PPOSettings = self.settings
         memory = _Memory(self.problem, evaluate, settings.prior != "none")
         if settings.prior == "sensitivity":
-            measured = measure_sensitivities(self.problem, memory.evaluate, uniform_trials=6)
-            greedy = allocate(self.problem, measured.base, np.exp(measured.logarithms), growth=4.0)
-            memory.evaluate(self.problem.space.policy(greedy))
+            greedy = GreedySettings()
+            measured = measure_sensitivities(self.problem, memory.evaluate, greedy.uniform_trials)
+            allocated = allocate(self.problem, measured.base, np.exp(measured.logarithms), greedy.growth)
+            memory.evaluate(self.problem.space.policy(allocated))
         steps = len(self.problem.space.decisions)
         self._agent = MaskablePPO(
             _ResidualPolicy,
