@@ -15,6 +15,7 @@ from automc.files import closest, parse_yaml, yaml_lines
 Bits = Annotated[int, Field(ge=2, le=8)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Metric = Literal["latency_ms", "energy_mj", "size_bytes", "macs"]
+Fidelity = Literal["independent", "sequential"]
 _PERCENT = re.compile(r"^\d+(\.\d+)?%$")
 
 
@@ -110,7 +111,12 @@ class FinetuningSpec(_Model):
 
 
 class EnvironmentSpec(_Model):
-    """One file of `envs/`: what is compressed, on which data, for which device, and what counts as good."""
+    """One file of `envs/`: what is compressed, on which data, for which device, and what counts as good.
+
+    `fidelity` is how the search prepares a policy's network: `sequential` repairs each layer on what the compressed
+    layers before it deliver, `independent` on the dense network's inputs, which is a few times faster and misjudges
+    strong compression.
+    """
 
     description: str
     network: str
@@ -118,6 +124,7 @@ class EnvironmentSpec(_Model):
     data: DataSpec
     device: str = "host"  # `host`, or the name of a file in latency_tables/
     search_space: str = "joint"
+    fidelity: Fidelity = "sequential"
     goal: GoalSpec = GoalSpec()
     training: TrainingSpec = TrainingSpec()
     finetuning: FinetuningSpec = FinetuningSpec()

@@ -18,9 +18,9 @@ from automc.environment.problem import Problem
 from automc.errors import EvaluationFailed
 from automc.network.datasets import Images
 from automc.network.training import normalise
+from automc.schema import Fidelity
 
 Split = Literal["search", "selection"]
-Fidelity = Literal["independent", "sequential"]
 _BATCH = 250
 
 
@@ -35,13 +35,12 @@ class _Reference:
 class Evaluator:
     """Judges policies of one problem: a pure function with a memory.
 
-    `fidelity` says how a policy becomes a Program: `independent` repairs each layer on the dense network's inputs
-    and is fast, `sequential` on what the compressed layers before it deliver.
+    `fidelity` says how a policy becomes a Program (see `EnvironmentSpec`); without it, as the problem's search does.
     """
 
-    def __init__(self, problem: Problem, fidelity: Fidelity = "independent") -> None:
+    def __init__(self, problem: Problem, fidelity: Fidelity | None = None) -> None:
         self.problem = problem
-        self.fidelity = fidelity
+        self.fidelity = fidelity or problem.spec.fidelity
         self._known: dict[tuple[str, Split], Metrics] = {}
         self._references: dict[Split, _Reference] = {}
 
