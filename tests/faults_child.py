@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def search(folder: Path, searcher: str, trials: int, pause_s: float) -> None:
 
     What the process says goes to the file `said` in the folder.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process begun in the background ignores
     folder.mkdir(parents=True, exist_ok=True)
     os.dup2(os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     torch.set_num_threads(1)

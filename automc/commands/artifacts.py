@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from automc.errors import InputError, PolicyError
 
 if TYPE_CHECKING:
     from automc.compression.policy import Policy
-    from automc.environment.problem import Problem
+    from automc.network.graph import Network
 
 _PROGRAM = "program.safetensors"
 
@@ -26,8 +27,9 @@ def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: P
     from automc.environment.evaluator import Evaluator
     from automc.files import write_atomic
 
+    policy_of = _read_policy(policy)  # before the host is measured
     problem = open_problem(name, overrides, weights)
-    chosen = _read_policy(policy, problem).normalised(problem.network)
+    chosen = policy_of(problem.network).normalised(problem.network)
     evaluator = Evaluator(problem, "sequential")
     program = evaluator.program(chosen)
     metrics = evaluator.judge(program, chosen, "selection")
@@ -44,23 +46,27 @@ def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: P
     say(f"written to {folder}; build its library with: automc compile {folder}")
 
 
-def _read_policy(text: str, problem: Problem) -> Policy:
-    from automc.compression.policy import Policy, uniform_policy
+def _read_policy(text: str) -> Callable[[Network], Policy]:
+    """What `text` names, for any network. Raises `PolicyError` for what is wrong whatever the network is."""
+    from automc.compression.policy import Policy, Uniform, uniform_policy
 
     if text.startswith("uniform:"):
         try:
-            ratio, weight_bits, activation_bits = text.removeprefix("uniform:").split(",")
-            return uniform_policy(problem.network, float(ratio), int(weight_bits), int(activation_bits))
+            ratio, *bits = text.removeprefix("uniform:").split(",")
+            weight_bits, activation_bits = (Uniform(weight_bits=int(count)).weight_bits for count in bits)
+            keep_ratio = Policy(keep_ratio={"all": float(ratio)}).keep_ratio["all"]
         except ValueError as error:
             raise PolicyError(
                 f"policy '{text}' must have the form uniform:KEEP_RATIO,WEIGHT_BITS,ACTIVATION_BITS with a ratio in "
                 "(0, 1] and bits in 2..8, as in uniform:0.75,6,7"
             ) from error
+        return lambda network: uniform_policy(network, keep_ratio, weight_bits, activation_bits)
     try:
         content = Path(text).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"cannot read the policy {text}: {error}") from error
-    return Policy.from_json(content, text)
+    policy = Policy.from_json(content, text)
+    return lambda network: policy
 
 
 def compile_command(program: Path, target: str | None, compiler: str, out: Path | None, explain: bool) -> None:

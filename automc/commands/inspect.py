@@ -125,7 +125,7 @@ def _cache(clear: bool) -> list[str]:
     if clear and lines:
         for folder in root.iterdir():
             shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-        note(f"emptied {root}")
+        note(f"emptied {root}; runs on this machine's own table cannot go on, because it will be measured anew")
     return lines or [f"{root} is empty"]
 
 

@@ -120,7 +120,7 @@ def layer_rows(problem: Problem, final: Contestant, artifact: Artifact) -> tuple
         rows.append(
             LayerRow(
                 name=layer.name,
-                kind="depthwise" if layer.is_depthwise else "dense" if layer.is_dense else "convolution",
+                kind=layer.kind,
                 channels=layer.shape[0],
                 kept_channels=operation.outputs,
                 weight_bits=operation.weight_bits,
