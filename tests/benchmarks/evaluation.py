@@ -68,19 +68,23 @@ def main() -> None:
     spec = EnvironmentSpec(description="noise", network="resnet20", data=counts)
     torch.manual_seed(0)
     problem = build_problem("noise", spec, build_network("resnet20", 10, 3), data, report=print)
-    images, evaluator = problem.splits.search, Evaluator(problem)
+    images = problem.splits.search
     plain = plain_forward_s(problem.module, images, data)
     print(f"plain float32 forward of {IMAGES} images: {plain:.3f} s")
     for ratio, weight_bits, activation_bits in ((1.0, 8, 8), (1.0, 4, 4), (0.75, 6, 7), (0.5, 4, 8)):
         policy = uniform_policy(problem.network, ratio, weight_bits, activation_bits)
-        evaluator.program(policy)  # layers are prepared once
-        seconds = fastest(lambda policy=policy: Executor(evaluator.program(policy)).run(images.pixels))
         name = f"keep {ratio}, {weight_bits}-bit weights, {activation_bits}-bit activations"
-        print(f"evaluated policy, {name}: {seconds:.3f} s, {seconds / plain:.2f} of the plain forward")
+        for fidelity in ("independent", "sequential"):
+            evaluator = Evaluator(problem, fidelity)
+            evaluator.program(policy)  # independent layers are prepared once
+            seconds = fastest(
+                lambda policy=policy, evaluator=evaluator: Executor(evaluator.program(policy)).run(images.pixels)
+            )
+            print(f"{name}, {fidelity}: {seconds:.3f} s, {seconds / plain:.2f} of the plain forward")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         header = study_header(problem, SearcherSpec(name="ppo"), 0)
-        Study(folder, header, build_searcher("ppo", {}, problem, 0), evaluator.outcome, trials).run()
+        Study(folder, header, build_searcher("ppo", {}, problem, 0), Evaluator(problem).outcome, trials).run()
         with (folder / "times.csv").open() as stream:
             rows = list(csv.DictReader(stream))
     evaluation = [float(row["evaluation_s"]) for row in rows]
