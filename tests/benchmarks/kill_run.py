@@ -2,9 +2,9 @@
 
     python tests/benchmarks/kill_run.py [--kills 10] [--run quickstart]
 
-Moments are drawn over the length of the undisturbed run, so that some fall into the search, some into fine-tuning,
-compiling and verifying. What must be byte-identical at the end: every trial log, every agent, the winner's policy and
-program. Exits with 1 where something differs.
+Each kill comes at a random moment after the run has written something new, so that ten of them are spread over search,
+selection, fine-tuning, compiling and verifying. What must be byte-identical at the end: every trial log, every agent,
+the winner's policy and program. Exits with 1 where something differs.
 """
 
 from __future__ import annotations
@@ -39,6 +39,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def written(folder: Path) -> int:
+    """How many bytes stand in the run's folder, but for files that are still being written."""
+    files = (path for path in folder.rglob("*") if not path.name.startswith("."))
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def wait_for_progress(process: subprocess.Popen[bytes], folder: Path) -> None:
+    before = written(folder)
+    while process.poll() is None and written(folder) == before:
+        time.sleep(0.05)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
@@ -49,15 +61,16 @@ def main() -> None:
         whole(asked.run, peaceful)  # also measures the host once, if need be
         length = whole(asked.run, Path(name) / "timed")
         moments, struck = random.Random(asked.kills), 0
-        for _ in range(asked.kills):
+        while struck < asked.kills:
             process = start(asked.run, disturbed)
-            try:
-                process.wait(moments.uniform(0.05, 0.9) * length)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                struck += 1
-                print(f"killed; {sum(map(len, contents(disturbed).values()))} bytes are there", flush=True)
+            wait_for_progress(process, disturbed)
+            time.sleep(moments.uniform(0, length / asked.kills))
+            if process.poll() is not None:
+                break
+            process.kill()
+            process.wait()
+            struck += 1
+            print(f"killed; {written(disturbed)} bytes are there", flush=True)
         whole(asked.run, disturbed)
         expected, found = contents(peaceful), contents(disturbed)
         differing = [path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path)]
