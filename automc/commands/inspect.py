@@ -5,20 +5,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automc import catalog
 from automc.commands.console import note, say
-from automc.errors import AutomcError, BudgetSpent, ConfigError, NameNotFound
+from automc.errors import AutomcError, ConfigError, NameNotFound
 from automc.files import cache_directory, closest
 from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec, read_spec
 
 if TYPE_CHECKING:
-    from automc.compression.policy import Policy
-    from automc.environment.metrics import Outcome
     from automc.environment.problem import Problem
 
 _TRIED_POLICIES = 5
@@ -201,22 +198,18 @@ def doctor_command(name: str, overrides: tuple[str, ...], weights: Path | None) 
 
 def _outlook(problem: Problem) -> list[str]:
     """What may be chosen, what it costs, and how long it will take, by judging a few policies."""
+    import numpy as np
+
     from automc.environment.evaluator import Evaluator
-    from automc.search.searchers import build_searcher
+    from automc.search.searchers.random import random_policy
 
     note(f"judging {_TRIED_POLICIES} random policies, to see how long a search takes ...")
-    evaluator, seconds = Evaluator(problem), []
-
-    def judged(policy: Policy) -> Outcome:
+    evaluator, random, seconds = Evaluator(problem), np.random.default_rng(0), []
+    for _ in range(_TRIED_POLICIES):
+        policy = random_policy(problem, random)
         started = time.perf_counter()
-        outcome = evaluator.outcome(policy)
+        evaluator.outcome(policy)
         seconds.append(time.perf_counter() - started)
-        if len(seconds) == _TRIED_POLICIES:
-            raise BudgetSpent
-        return outcome
-
-    with suppress(BudgetSpent):
-        build_searcher("random", {}, problem, 0).run(judged)  # type: ignore[arg-type]
     dense, limits = problem.dense_cost, problem.limits.costs
     return [
         f"Search space: {len(problem.space.decisions)} decisions, 10^{problem.space.size:.0f} policies",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from automc.compression.policy import Policy
+from automc.environment.problem import Problem
 from automc.environment.walk import Walk
 from automc.search.searchers.base import Evaluate, Searcher
 
@@ -18,7 +20,12 @@ class Random(Searcher):
     def run(self, evaluate: Evaluate) -> None:
         random = np.random.default_rng(self.seed)
         while True:
-            walk = Walk(self.problem)
-            while not walk.done:
-                walk.choose(int(random.choice(np.flatnonzero(walk.allowed()))))
-            evaluate(walk.policy)
+            evaluate(random_policy(self.problem, random))
+
+
+def random_policy(problem: Problem, random: np.random.Generator) -> Policy:
+    """A policy whose decisions are drawn, one after the other, evenly from what the budget allows then."""
+    walk = Walk(problem)
+    while not walk.done:
+        walk.choose(int(random.choice(np.flatnonzero(walk.allowed()))))
+    return walk.policy
