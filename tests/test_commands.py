@@ -139,6 +139,14 @@ def test_list_runs_and_cache_of_an_empty_folder(automc):
     assert "is empty" in automc("list", "cache")[1]
 
 
+def test_clearing_the_cache_keeps_the_measured_tables(automc, tmp_path):
+    for name in ("zig/a", "tables/host.csv"):
+        (tmp_path / "cache" / name).parent.mkdir(parents=True)
+        (tmp_path / "cache" / name).write_text("")
+    assert automc("list", "cache", "--clear")[0] == 0
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["host.csv"]
+
+
 def test_a_plugin_adds_a_network_and_a_data_set(automc, tmp_path, monkeypatch):
     (tmp_path / "my_plugin.py").write_text(
         "from automc.network.zoo import register_network\n"

@@ -202,7 +202,7 @@ def test_a_run_without_a_complete_trial_delivers_nothing(tmp_path: Path) -> None
     problem = digits_problem()
     with pytest.raises(EvaluationFailed, match="no trial was made"):
         best_candidates(problem, tmp_path, 3)
-    with TrialLog(tmp_path / "random-0", {}, pytest.fail) as log:
+    with TrialLog(tmp_path / "random-0", {"searcher": "random", "seed": 0}, pytest.fail) as log:
         log.append(Trial(0, Policy(), {}, -1.0, "failed", "accuracy is nan"))
     with pytest.raises(EvaluationFailed, match="accuracy is nan"):
         best_candidates(problem, tmp_path, 3)

@@ -19,7 +19,8 @@ from tests.runs import LAYERS, make_result, make_run, make_study
 
 def write_study(folder, points, failed=()):
     """A study whose trials have these (latency_ms, accuracy) and the accuracy as reward."""
-    with TrialLog(folder, {"format": 1}, logging.getLogger(__name__).warning) as log:
+    searcher, _, seed = folder.name.rpartition("-")
+    with TrialLog(folder, {"searcher": searcher, "seed": int(seed)}, logging.getLogger(__name__).warning) as log:
         for number, (latency, accuracy) in enumerate(points):
             metrics = {"latency_ms": latency, "accuracy": accuracy, "accuracy_loss": 0.75 - accuracy}
             if number in failed:

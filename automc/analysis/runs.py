@@ -113,5 +113,6 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_study(log: Path) -> Study:
-    searcher, _, seed = log.parent.name.rpartition("-")
-    return Study(searcher, int(seed), read_trials(log))
+    trials = read_trials(log)
+    header = trials.attrs["header"]
+    return Study(header["searcher"], header["seed"], trials)

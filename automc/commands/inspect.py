@@ -120,9 +120,12 @@ def _cache(clear: bool) -> list[str]:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         lines.append(f"{folder.name:24s} {size / 1e6:10.1f} MB  {folder}")
     if clear and lines:
+        from automc.cost.device import host_tables
+
         for folder in root.iterdir():
-            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-        note(f"emptied {root}; runs on this machine's own table cannot go on, because it will be measured anew")
+            if folder != host_tables():
+                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+        note(f"emptied {root}, but for the measured tables: runs on them could not go on with others")
     return lines or [f"{root} is empty"]
 
 

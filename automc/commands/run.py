@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,9 @@ def run_command(
     identity = spec.model_dump(mode="json", exclude={"trials", "description"})
     weights_file = None if weights is None else str(weights)
     identify(folder, {**identity, "overrides": list(of_environments), "weights": weights_file})
-    load = partial(_load, overrides=of_environments, weights=weights, plugins=plugins)
+    load: Callable[[str], Problem] = partial(_load, overrides=of_environments, weights=weights, plugins=plugins)
+    if workers == 1:  # else each study's process loads its own
+        load = lru_cache(1)(load)  # what the last study calibrated serves its delivery
     meter = Meter(name, len(chosen) * spec.trials)
     with meter.running():
         run_experiment(

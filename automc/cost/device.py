@@ -56,4 +56,9 @@ def host_table(target: str, needs: Sequence[Need]) -> Path:
     code = emit_source({"reference": lower(probe.program, find_target(target))})
     kernels = [list(kernel) for kernel in kernels_to_measure(needs)]
     key = sha256_of(canonical_json([processor(), code, kernels]).encode())[:12]
-    return cache_directory() / "tables" / f"{HOST}_{target}_{key}.csv"
+    return host_tables() / f"{HOST}_{target}_{key}.csv"
+
+
+def host_tables() -> Path:
+    """The folder of this machine's tables."""
+    return cache_directory() / "tables"

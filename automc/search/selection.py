@@ -42,10 +42,10 @@ def best_candidates(problem: Problem, folder: Path, count: int) -> list[Candidat
     """
     found, failure = [], "no trial was made"
     for path in sorted(folder.glob(f"*-*/{LOG_NAME}")):
-        searcher, _, seed = path.parent.name.rpartition("-")
-        for trial in read_log(path)[1]:
+        header, trials = read_log(path)
+        for trial in trials:
             if trial.complete and (not problem.limits.hard or problem.limits.fits(problem.cost(trial.policy))):
-                found.append(Candidate(searcher, int(seed), trial))
+                found.append(Candidate(header["searcher"], header["seed"], trial))
             failure = trial.reason or failure
     if not found:
         raise EvaluationFailed(f"{folder}: there is no policy to deliver: {failure}")
