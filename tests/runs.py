@@ -19,7 +19,8 @@ _SKILL = {"ppo": 0.05, "greedy": 0.035, "tpe": 0.015, "random": 0.0, "uniform": 
 def make_study(folder: Path, searcher: str, seed: int, trials: int = 40, failures: tuple[int, ...] = ()) -> None:
     """A study's log whose trials grow better; those in `failures` have failed."""
     rng = np.random.default_rng([seed, len(searcher)])
-    with TrialLog(folder / f"{searcher}-{seed}", {"searcher": searcher, "seed": seed}, logging.getLogger(__name__).warning) as log:
+    header = {"searcher": searcher, "seed": seed}
+    with TrialLog(folder / f"{searcher}-{seed}", header, logging.getLogger(__name__).warning) as log:
         for number in range(trials):
             policy = Policy(keep_ratio={"conv1": round(float(rng.uniform(0.1, 1)), 3)})
             if number in failures:
