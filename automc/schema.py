@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from automc.choices import Bits, Ratio
 from automc.errors import ConfigError
 from automc.files import closest, parse_yaml, yaml_lines
 
-Bits = Annotated[int, Field(ge=2, le=8)]
-Ratio = Annotated[float, Field(gt=0, le=1)]
 Metric = Literal["latency_ms", "energy_mj", "size_bytes", "macs"]
 Fidelity = Literal["independent", "sequential"]
 _PERCENT = re.compile(r"^\d+(\.\d+)?%$")

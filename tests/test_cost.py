@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from automc.choices import Uniform
 from automc.compiler.sizes import stored_bytes
-from automc.compression.policy import Policy, Uniform
+from automc.compression.policy import Policy
 from automc.cost.kernels import Kernel, KernelPlan
 from automc.cost.lookup import Lookup
 from automc.cost.model import CostModel

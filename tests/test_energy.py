@@ -2,7 +2,8 @@
 
 import pytest
 
-from automc.compression.policy import Policy, Uniform
+from automc.choices import Uniform
+from automc.compression.policy import Policy
 from automc.cost.energy import EnergyCoefficients, kernel_energy, static_energy
 from automc.cost.kernels import Kernel
 from automc.cost.model import CostModel

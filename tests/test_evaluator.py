@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from automc.choices import Uniform
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
-from automc.compression.policy import Policy, Uniform
+from automc.compression.policy import Policy
 from automc.environment.environment import CompressionEnv
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import build_problem, calibration_pixels

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from automc.choices import Uniform
 from automc.compiler.targets import host_target
 from automc.compression.interpreter import interpret
 from automc.compression.operations import Convolve
-from automc.compression.policy import Policy, Uniform
+from automc.compression.policy import Policy
 from automc.cost.device import host_table, measure_host, open_device
 from automc.cost.kernels import Kernel
 from automc.cost.measure import measure, random_policy

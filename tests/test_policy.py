@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from automc.compression.policy import Choice, Policy, kept_slots, uniform_policy
+from automc.choices import Codebook, Gated, LowRank, Sparse, Uniform
+from automc.compression.policy import Policy, kept_slots, uniform_policy
 from automc.errors import PolicyError
-from tests.networks import TinyResidual, traced
+from tests.networks import TinyDepthwise, TinyPlain, TinyResidual, traced
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def network():
 def test_every_name_is_written_out(network):
     policy = Policy().normalised(network)
     assert policy.keep_ratio == {group.name: 1.0 for group in network.groups if group.prunable}
-    assert policy.weights == {layer.name: Choice(weight_bits=8) for layer in network.convs}
+    assert policy.weights == {layer.name: Uniform(weight_bits=8) for layer in network.convs}
     assert policy.activation_bits == dict.fromkeys(network.quantised_tensors, 8)
 
 
@@ -39,7 +40,7 @@ def test_the_nearest_count_is_kept_and_at_least_one(ratio, count):
     ("policy", "message"),
     [
         (Policy(keep_ratio={"same1": 0.5}), "keep_ratio: TinyResidual has no 'same1'. Did you mean 'same1.0'?"),
-        (Policy(weights={"linera": Choice()}), "weights: TinyResidual has no 'linera'. Did you mean 'linear'?"),
+        (Policy(weights={"linera": Uniform()}), "weights: TinyResidual has no 'linera'. Did you mean 'linear'?"),
         (Policy(activation_bits={"linear": 4}), "activation_bits: TinyResidual has no 'linear'"),
         (Policy(keep_ratio={"linear": 0.5}), "'linear' cannot be pruned: its outputs are the network's result"),
     ],
@@ -58,7 +59,23 @@ def test_a_file_reads_back_as_it_was_written(network):
     ("text", "message"),
     [
         ('{"keep_ratio": {"a": 1.5}}', "mine.json: keep_ratio.a: .*less than or equal to 1"),
-        ('{"weights": {"a": {"weight_bits": 9}}}', "weights.a.weight_bits"),
+        ('{"weights": {"a": {"weight_bits": 9}}}', "weights.a.uniform.weight_bits: .*less than or equal to 8"),
+        (
+            '{"weights": {"a": {"method": "codebok"}}}',
+            "weights.a: must be a choice whose method is one of uniform",
+        ),
+        (
+            '{"weights": {"a": {"method": "codebook", "entries": 1}}}',
+            "weights.a.codebook.entries: .*at least 2 entries",
+        ),
+        ('{"weights": {"a": {"method": "sparse", "density": 0}}}', "weights.a.sparse.density: .*greater than 0"),
+        ('{"weights": {"a": {"method": "sparse"}}}', "weights.a.sparse.density: Field required"),
+        ('{"weights": {"a": {"method": "sparse", "density": 0.3, "pattern": "2:4"}}}', "density of 0.5, not 0.3"),
+        ('{"weights": {"a": {"method": "sparse", "density": 0.3, "weight_bits": 1}}}', "weight_bits: .*or equal to 2"),
+        (
+            '{"weights": {"a": {"method": "sparse", "density": 0.3, "weight_bits": 4, "entries": 9}}}',
+            "leave weight_bits out",
+        ),
         ('{"weight_bits": {}}', "weight_bits: Extra inputs"),
         ("{", "mine.json: "),
     ],
@@ -66,6 +83,48 @@ def test_a_file_reads_back_as_it_was_written(network):
 def test_a_file_with_faults_is_refused_with_their_places(text, message):
     with pytest.raises(PolicyError, match=message):
         Policy.from_json(text, "mine.json")
+
+
+def test_a_choice_may_leave_its_method_out_if_it_is_uniform():
+    read = Policy.from_json('{"weights": {"a": {"weight_bits": 3}, "b": {"method": "codebook", "entries": 4}}}')
+    assert read.weights == {"a": Uniform(weight_bits=3), "b": Codebook(entries=4)}
+
+
+def test_n_of_m_says_its_density():
+    assert Sparse(pattern="1:4") == Sparse(pattern="1:4", density=0.25)
+
+
+@pytest.mark.parametrize(
+    ("layer", "choice", "message"),
+    [
+        (
+            "conv2.0",
+            LowRank(rank_ratio=0.5),
+            "'conv2.0' is a convolution of 3 x 3 over a map; choose uniform, codebook",
+        ),
+        ("linear", Gated(active_ratio=0.5), "'linear' writes the network's result"),
+    ],
+)
+def test_a_method_is_refused_where_it_does_not_fit(layer, choice, message):
+    with pytest.raises(PolicyError, match=message):
+        Policy(weights={layer: choice}).normalised(traced(TinyPlain()))
+
+
+def test_a_layer_that_computes_a_sum_cannot_be_gated(network):
+    with pytest.raises(PolicyError, match=r"'same2.0' computes a sum, which needs all its channels; gate the layer be"):
+        Policy(weights={"same2.0": Gated(active_ratio=0.5)}).normalised(network)
+
+
+def test_depthwise_layers_have_no_blocks():
+    depthwise = traced(TinyDepthwise())
+    with pytest.raises(PolicyError, match=r"'depthwise.0' is depthwise; choose the pattern unstructured"):
+        Policy(weights={"depthwise.0": Sparse(pattern="2:4")}).normalised(depthwise)
+    Policy(weights={"depthwise.0": Sparse(density=0.5)}).normalised(depthwise)
+
+
+def test_ranks_and_active_channels_are_at_least_one():
+    assert [LowRank(rank_ratio=ratio).rank(10, 64) for ratio in (0.01, 0.5, 1.0)] == [1, 5, 10]
+    assert [Gated(active_ratio=ratio).active(16) for ratio in (0.01, 0.5, 1.0)] == [1, 8, 16]
 
 
 def test_what_is_kept_is_nested(network):

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from automc.choices import Uniform
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret, interpret_all
-from automc.compression.policy import Choice, Policy, uniform_policy
+from automc.compression.policy import Policy, uniform_policy
 from automc.compression.prepare import Preparation
 from automc.compression.program import Convolve, Program, Select
 from automc.errors import DataError, PolicyError
@@ -134,7 +135,7 @@ def test_what_was_prepared_before_does_not_matter(residual):
 
 
 def test_bits_are_those_of_the_policy(residual):
-    policy = Policy(weights={"same1.0": Choice(weight_bits=3)}, activation_bits={"input": 6, "add": 4})
+    policy = Policy(weights={"same1.0": Uniform(weight_bits=3)}, activation_bits={"input": 6, "add": 4})
     program = residual.program(policy)
     assert convolution(program, "same1.0").weight_bits == 3
     assert np.abs(convolution(program, "same1.0").weight).max() <= 3
@@ -217,7 +218,7 @@ def test_images_that_do_not_fit_are_refused(pixels):
 @pytest.mark.parametrize("fidelity", FIDELITIES)
 def test_a_policy_for_another_network_is_refused(residual, fidelity):
     with pytest.raises(PolicyError, match="has no 'nowhere'"):
-        getattr(residual, fidelity)(Policy(weights={"nowhere": Choice()}))
+        getattr(residual, fidelity)(Policy(weights={"nowhere": Uniform()}))
 
 
 class _Split(nn.Module):

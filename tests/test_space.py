@@ -2,7 +2,8 @@
 
 import pytest
 
-from automc.compression.policy import Policy, Uniform
+from automc.choices import Uniform
+from automc.compression.policy import Policy
 from automc.environment.space import SearchSpace
 from automc.errors import ConfigError, PolicyError
 from automc.schema import Pin, SearchSpaceSpec

@@ -48,7 +48,8 @@ def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: P
 
 def _read_policy(text: str) -> Callable[[Network], Policy]:
     """What `text` names, for any network. Raises `PolicyError` for what is wrong whatever the network is."""
-    from automc.compression.policy import Policy, Uniform, uniform_policy
+    from automc.choices import Uniform
+    from automc.compression.policy import Policy, uniform_policy
 
     if text.startswith("uniform:"):
         try:

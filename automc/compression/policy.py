@@ -1,29 +1,17 @@
-"""`Policy`: how many channels each group keeps, and in how many bits each layer computes."""
+"""`Policy`: how many channels each group keeps, how each layer's weights are made, in how many bits it computes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from automc.choices import Bits, Choice, Gated, LowRank, Ratio, Sparse, Uniform
 from automc.errors import PolicyError
 from automc.files import canonical_json, closest, sha256_of
-from automc.network.graph import Network
-from automc.schema import Bits, Ratio
-
-
-class Uniform(BaseModel):
-    """Weights on a symmetric grid of equal steps with one scale an output channel."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    method: Literal["uniform"] = "uniform"
-    weight_bits: Bits = 8
-
-
-Choice = Uniform  # what may be chosen for a layer's weights; further methods join by a union on `method`
+from automc.network.graph import Conv, Network
 
 
 class Policy(BaseModel):
@@ -53,7 +41,8 @@ class Policy(BaseModel):
     def normalised(self, network: Network) -> Policy:
         """The same policy with every name of `network` written out, so that equal meanings are equal texts.
 
-        Raises `PolicyError` for names that the network does not have, or groups that it cannot prune.
+        Raises `PolicyError` for names that the network does not have, groups that it cannot prune, and methods that
+        are not for the layer for which they were chosen.
         """
         groups = {group.name: group for group in network.groups}
         prunable = [name for name, group in groups.items() if group.prunable]
@@ -70,6 +59,9 @@ class Policy(BaseModel):
         for name, ratio in self.keep_ratio.items():
             if ratio < 1 and name not in prunable:
                 raise PolicyError(f"keep_ratio: '{name}' cannot be pruned: {groups[name].reason}")
+        for name, choice in self.weights.items():
+            if (reason := unfit(choice, name, network)) is not None:
+                raise PolicyError(f"weights: {reason}")
         return Policy(
             keep_ratio={name: self.kept_count(name, groups[name].slots) / groups[name].slots for name in prunable},
             weights={name: self.choice(name) for name in layers},
@@ -94,6 +86,34 @@ class Policy(BaseModel):
         return sha256_of(canonical_json(self.model_dump(mode="json")).encode())
 
 
+def unfit(choice: Choice, name: str, network: Network) -> str | None:
+    """Why `choice` is not for the layer `name`, and what to do instead; None where it is."""
+    layer = network[name]
+    assert isinstance(layer, Conv)
+    match choice:
+        case LowRank() if not is_dense(layer, network):
+            kernel = " x ".join(map(str, layer.kernel))
+            return (
+                f"low_rank is for dense layers, and '{name}' is a convolution of {kernel} over a map; "
+                "choose uniform, codebook or sparse for it"
+            )
+        case Gated() if name in network.fused_sums.values():
+            return f"'{name}' computes a sum, which needs all its channels; gate the layer before it"
+        case Gated() if layer is network.output:
+            return f"'{name}' writes the network's result, which needs all its channels; choose uniform for it"
+        case Sparse() if choice.pattern != "unstructured" and layer.is_depthwise:
+            return (
+                f"the pattern {choice.pattern} needs several inputs for each output, and '{name}' is depthwise; "
+                "choose the pattern unstructured for it"
+            )
+    return None
+
+
+def is_dense(layer: Conv, network: Network) -> bool:
+    """Whether every weight is used once: the kernel covers the whole input."""
+    return layer.groups == 1 and layer.padding == (0, 0) and network[layer.inputs[0]].shape[1:] == layer.kernel
+
+
 def kept_slots(
     policy: Policy, network: Network, order: Mapping[str, NDArray[np.int64]]
 ) -> dict[str, NDArray[np.int64]]:
@@ -116,6 +136,6 @@ def uniform_policy(network: Network, keep_ratio: float = 1.0, weight_bits: int =
     read = [layer.inputs[0] for layer in ends]
     return Policy(
         keep_ratio={group.name: keep_ratio for group in network.groups if group.prunable},
-        weights={layer.name: Choice(weight_bits=weight_bits) for layer in network.convs if layer not in ends},
+        weights={layer.name: Uniform(weight_bits=weight_bits) for layer in network.convs if layer not in ends},
         activation_bits={name: activation_bits for name in network.quantised_tensors if name not in read},
     ).normalised(network)

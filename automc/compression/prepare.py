@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from automc.choices import Uniform
 from automc.compression.export import step_of
 from automc.compression.lower import Channels, IntegerWeights, Lowering
 from automc.compression.policy import Policy, kept_slots
@@ -101,6 +102,9 @@ class Preparation:
 
     def _plan(self, policy: Policy) -> _Plan:
         policy = policy.normalised(self.network)
+        for name, choice in policy.weights.items():
+            if not isinstance(choice, Uniform) or choice.weight_bits == 1:
+                raise PolicyError(f"weights: {name}: {choice!r} cannot be prepared yet")
         slots = kept_slots(policy, self.network, self.removal_order)
         kept = {layer.name: self.network.kept_channels(layer.name, slots) for layer in self.network.layers}
         for name, channels in kept.items():

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from automc.choices import Uniform
 from automc.compiler.artifact import compile_batch
 from automc.compiler.isa import LANES, STEP
 from automc.compiler.targets import find_target
 from automc.compiler.toolchain import tool_chain
-from automc.compression.policy import Policy, Uniform
+from automc.compression.policy import Policy
 from automc.cost.energy import HOROWITZ
 from automc.cost.kernels import Kernel, KernelPlan
 from automc.cost.lookup import Lookup

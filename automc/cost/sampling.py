@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
+from automc.choices import Uniform
 from automc.compiler.isa import LANES
-from automc.compression.policy import Policy, Uniform
+from automc.compression.policy import Policy
 from automc.cost.kernels import Kernel, KernelPlan, partial_sum_growth
 from automc.network.graph import Network
 from automc.schema import SearchSpaceSpec

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compression.policy import Policy, Uniform
+from automc.choices import Uniform
+from automc.compression.policy import Policy
 from automc.errors import ConfigError, PolicyError
 from automc.files import closest
 from automc.network.graph import Conv, Group, Input, Layer, Network
@@ -189,7 +190,7 @@ class SearchSpace:
         return [pin for pin, layers in self._pins if wanted & layers]
 
 
-_UNIFORM = {bits: Uniform(weight_bits=bits) for bits in range(2, 9)}
+_UNIFORM = {bits: Uniform(weight_bits=bits) for bits in range(1, 9)}
 
 
 def _value_in(policy: Policy, decision: Decision) -> float:

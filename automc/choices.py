@@ -1,0 +1,143 @@
+"""What may be chosen for a layer's weights: one small frozen model for each method, told apart by `method`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+Bits = Annotated[int, Field(ge=1, le=8)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Pattern = Literal["unstructured", "blocks", "2:4", "1:4"]
+
+_DENSITIES = {"2:4": 0.5, "1:4": 0.25}
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Uniform(_Choice):
+    """Weights on a symmetric grid of equal steps with one scale an output channel; of 1 bit they are +-scale.
+
+    `huffman` entropy codes what is stored (Han et al. 2016, section 4).
+    """
+
+    method: Literal["uniform"] = "uniform"
+    weight_bits: Bits = 8
+    huffman: bool = False
+
+
+class Codebook(_Choice):
+    """All weights of a layer share `entries` values, times their channel's scale (Han et al. 2016, section 3)."""
+
+    method: Literal["codebook"] = "codebook"
+    entries: Annotated[int, Field(le=256)] = 16
+    huffman: bool = False
+
+    @field_validator("entries")
+    @classmethod
+    def _several(cls, entries: int) -> int:
+        return _at_least_two(entries)
+
+    @property
+    def weight_bits(self) -> int:
+        """Of the entries, which is what a layer computes with; what is stored are indices."""
+        return 8
+
+
+class Sparse(_Choice):
+    """Only a share `density` of the weights is not zero.
+
+    `unstructured` removes single weights, `blocks` blocks of 4 inputs x 16 outputs, `2:4` and `1:4` all but 2 or 1 of 4
+    neighbouring inputs, which says the density. With `entries` the others share so many values.
+    """
+
+    method: Literal["sparse"] = "sparse"
+    density: Ratio
+    pattern: Pattern = "unstructured"
+    weight_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    entries: Annotated[int, Field(le=256)] | None = None
+    huffman: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _density_of_pattern(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "density" not in values and values.get("pattern") in _DENSITIES:
+            return values | {"density": _DENSITIES[values["pattern"]]}
+        return values
+
+    @field_validator("entries")
+    @classmethod
+    def _several(cls, entries: int | None) -> int | None:
+        return entries if entries is None else _at_least_two(entries)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Sparse:
+        fixed = _DENSITIES.get(self.pattern, self.density)
+        if self.density != fixed:
+            raise ValueError(f"the pattern {self.pattern} has a density of {fixed}, not {self.density:g}; leave it out")
+        if self.entries is not None and self.weight_bits != 8:
+            raise ValueError("shared entries have 8 bits; leave weight_bits out")
+        return self
+
+
+class LowRank(_Choice):
+    """A dense layer as two, with a tensor of rank `rank_ratio` * min(inputs, outputs) between (Denton et al. 2014)."""
+
+    method: Literal["low_rank"] = "low_rank"
+    rank_ratio: Ratio
+    weight_bits: Bits = 8
+
+    def rank(self, outputs: int, inputs: int) -> int:
+        """The values between the two layers, at least one."""
+        return max(1, int(self.rank_ratio * min(outputs, inputs) + 0.5))
+
+
+class Gated(_Choice):
+    """For each input only the most promising share `active_ratio` of output channels is computed (Gao et al. 2019).
+
+    The others are zero for that input.
+    """
+
+    method: Literal["gated"] = "gated"
+    active_ratio: Ratio
+    weight_bits: Bits = 8
+
+    def active(self, outputs: int) -> int:
+        """How many of the output channels are computed, at least one."""
+        return max(1, int(self.active_ratio * outputs + 0.5))
+
+
+METHODS: dict[str, type[_Choice]] = {
+    "uniform": Uniform,
+    "codebook": Codebook,
+    "sparse": Sparse,
+    "low_rank": LowRank,
+    "gated": Gated,
+}
+
+
+def _method_of(value: Any) -> Any:
+    """A choice that does not name its method is a uniform one."""
+    return value.get("method", "uniform") if isinstance(value, dict) else getattr(value, "method", None)
+
+
+Choice = Annotated[
+    Annotated[Uniform, Tag("uniform")]
+    | Annotated[Codebook, Tag("codebook")]
+    | Annotated[Sparse, Tag("sparse")]
+    | Annotated[LowRank, Tag("low_rank")]
+    | Annotated[Gated, Tag("gated")],
+    Discriminator(
+        _method_of,
+        custom_error_type="unknown_method",
+        custom_error_message=f"must be a choice whose method is one of {', '.join(METHODS)}",
+    ),
+]
+
+
+def _at_least_two(entries: int) -> int:
+    if entries < 2:
+        raise ValueError("a codebook needs at least 2 entries; with fewer all weights would be equal")
+    return entries
