@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -16,6 +17,11 @@ _DENSITIES = {"2:4": 0.5, "1:4": 0.25}
 class _Choice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @property
+    def share(self) -> float:
+        """About how much remains of the layer's 8-bit weights, for an order of choices and for what an agent sees."""
+        raise NotImplementedError
+
 
 class Uniform(_Choice):
     """Weights on a symmetric grid of equal steps with one scale an output channel; of 1 bit they are +-scale.
@@ -26,6 +32,13 @@ class Uniform(_Choice):
     method: Literal["uniform"] = "uniform"
     weight_bits: Bits = 8
     huffman: bool = False
+
+    @property
+    def share(self) -> float:
+        return self.weight_bits / 8
+
+    def __str__(self) -> str:
+        return f"{self.weight_bits} bits" + _coded(self.huffman)
 
 
 class Codebook(_Choice):
@@ -44,6 +57,13 @@ class Codebook(_Choice):
     def weight_bits(self) -> int:
         """Of the entries, which is what a layer computes with; what is stored are indices."""
         return 8
+
+    @property
+    def share(self) -> float:
+        return math.log2(self.entries) / 8
+
+    def __str__(self) -> str:
+        return f"codebook of {self.entries}" + _coded(self.huffman)
 
 
 class Sparse(_Choice):
@@ -81,6 +101,16 @@ class Sparse(_Choice):
             raise ValueError("shared entries have 8 bits; leave weight_bits out")
         return self
 
+    @property
+    def share(self) -> float:
+        bits = self.weight_bits if self.entries is None else math.log2(self.entries)
+        return self.density * bits / 8
+
+    def __str__(self) -> str:
+        pattern = "" if self.pattern == "unstructured" else f" in {self.pattern}"
+        values = f"{self.weight_bits} bits" if self.entries is None else f"codebook of {self.entries}"
+        return f"{self.density:.0%} of the weights{pattern}, {values}" + _coded(self.huffman)
+
 
 class LowRank(_Choice):
     """A dense layer as two, with a tensor of rank `rank_ratio` * min(inputs, outputs) between (Denton et al. 2014)."""
@@ -92,6 +122,13 @@ class LowRank(_Choice):
     def rank(self, outputs: int, inputs: int) -> int:
         """The values between the two layers, at least one."""
         return max(1, int(self.rank_ratio * min(outputs, inputs) + 0.5))
+
+    @property
+    def share(self) -> float:
+        return self.rank_ratio * self.weight_bits / 8
+
+    def __str__(self) -> str:
+        return f"rank {self.rank_ratio:.0%}, {self.weight_bits} bits"
 
 
 class Gated(_Choice):
@@ -107,6 +144,13 @@ class Gated(_Choice):
     def active(self, outputs: int) -> int:
         """How many of the output channels are computed, at least one."""
         return max(1, int(self.active_ratio * outputs + 0.5))
+
+    @property
+    def share(self) -> float:
+        return self.active_ratio * self.weight_bits / 8
+
+    def __str__(self) -> str:
+        return f"gated to {self.active_ratio:.0%}, {self.weight_bits} bits"
 
 
 METHODS: dict[str, type[_Choice]] = {
@@ -135,6 +179,10 @@ Choice = Annotated[
         custom_error_message=f"must be a choice whose method is one of {', '.join(METHODS)}",
     ),
 ]
+
+
+def _coded(huffman: bool) -> str:
+    return ", Huffman coded" if huffman else ""
 
 
 def _at_least_two(entries: int) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from automc.choices import Bits, Ratio
+from automc.choices import Bits, Choice, Ratio, Uniform
 from automc.errors import ConfigError
 from automc.files import closest, parse_yaml, yaml_lines
 
@@ -140,11 +140,16 @@ class Pin(_Model):
 
 
 class SearchSpaceSpec(_Model):
-    """One file of `search_spaces/`: what may be chosen for a layer. A list of one value leaves no choice."""
+    """One file of `search_spaces/`: what may be chosen for a layer. A list of one value leaves no choice.
+
+    `methods` are choices for a layer's weights beside `weight_bits`, as in `{method: codebook, entries: 16}`; a layer
+    that a method is not for does not offer it.
+    """
 
     description: str
     keep_ratio: Annotated[list[Ratio], Field(min_length=1)] = [1.0]
     weight_bits: Annotated[list[Bits], Field(min_length=1)] = [8]
+    methods: list[Choice] = []
     activation_bits: Annotated[list[Bits], Field(min_length=1)] = [8]
     pins: list[Pin] = []
 
@@ -154,6 +159,21 @@ class SearchSpaceSpec(_Model):
         if sorted(set(values)) != values:
             raise ValueError("must be in ascending order, each value once")
         return values
+
+    @field_validator("methods")
+    @classmethod
+    def _once(cls, methods: list[Choice]) -> list[Choice]:
+        for method in methods:
+            if methods.count(method) > 1:
+                raise ValueError(f"{method} stands twice")
+            if method == Uniform(weight_bits=method.weight_bits):
+                raise ValueError(f"{method} belongs into weight_bits")
+        return methods
+
+    @property
+    def weights(self) -> list[Choice]:
+        """All that may be chosen for a layer's weights."""
+        return [*(Uniform(weight_bits=bits) for bits in self.weight_bits), *self.methods]
 
 
 class SearcherSpec(_Model):

@@ -122,7 +122,7 @@ def formula_metrics(problem: Problem, policy: Policy) -> Metrics:
     loss = 0.0
     for position, decision in enumerate(problem.space.decisions):
         index = problem.space.choices_of(policy)[position]
-        share = decision.choices[index] / decision.choices[-1]
+        share = decision.shares[index] / decision.shares[-1]
         loss += 0.02 * (1 + 7 * position % 5) * (1 - share) ** 2
     cost = problem.cost(policy)
     return Metrics(

@@ -194,14 +194,14 @@ def test_observations_tell_what_is_asked_and_what_is_spent():
     assert begun["budget"] == pytest.approx(0.5)
     assert begun["macs_share"] == pytest.approx(problem.network["a"].macs / problem.network.macs)
     after = features(env.step(1)[0])
-    assert after["asks_weight_bits"] == 1
+    assert after["asks_weights"] == 1
     assert after["previous_keep_ratio"] == after["previous_choice"] == after["kept_outputs"] == 0.5
     assert after["most_cost"] < begun["most_cost"]
     assert after["least_cost"] > begun["least_cost"]
     env.step(0)
     last = features(env.step(0)[0])
     assert last["kept_inputs"] == 0.5  # of b, which reads a
-    assert last["previous_weight_bits"] == 0.5
+    assert last["previous_weights"] == 0.5
 
 
 def test_a_space_with_more_choices_than_are_shown_is_refused():

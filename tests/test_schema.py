@@ -100,3 +100,17 @@ def test_searchers_may_be_plain_names(write):
 def test_choices_of_a_space_ascend(write):
     with pytest.raises(ConfigError, match="ascending"):
         read_spec(SearchSpaceSpec, write("description: x\nweight_bits: [8, 4]\n"))
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ("[{method: codebok, entries: 4}]", "one of uniform, codebook, sparse, low_rank, gated"),
+        ("[{method: codebook, entries: 1}]", "needs at least 2 entries"),
+        ("[{method: codebook, entries: 4}, {method: codebook, entries: 4}]", "codebook of 4 stands twice"),
+        ("[{method: uniform, weight_bits: 3}]", "3 bits belongs into weight_bits"),
+    ],
+)
+def test_methods_of_a_space_are_checked(write, methods, message):
+    with pytest.raises(ConfigError, match=message):
+        read_spec(SearchSpaceSpec, write(f"description: x\nmethods: {methods}\n"))

@@ -193,7 +193,7 @@ def test_uniform_policies_take_one_level_of_each_kind_the_least_compressed_first
     assert found[-1] == problem.space.smallest()
     assert len(found) == 4 * 3 * 2
     for choices in found:
-        for kind in ("keep_ratio", "weight_bits", "activation_bits"):
+        for kind in ("keep_ratio", "weights", "activation_bits"):
             taken = {
                 decision.choices[index]
                 for decision, index in zip(problem.space.decisions, choices, strict=True)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from automc.choices import Uniform
+from automc.choices import Codebook, LowRank, Sparse, Uniform
 from automc.compression.policy import Policy
-from automc.environment.space import SearchSpace
+from automc.environment.space import SearchSpace, Value
 from automc.errors import ConfigError, PolicyError
 from automc.schema import Pin, SearchSpaceSpec
 from tests.problems import JOINT, tiny_network
@@ -14,23 +14,27 @@ def space(*pins: Pin, **changes) -> SearchSpace:
     return SearchSpace(tiny_network(), JOINT.model_copy(update={"pins": list(pins), **changes}))
 
 
-def choices(asked: SearchSpace) -> dict[tuple[str, str], tuple[float, ...]]:
+def choices(asked: SearchSpace) -> dict[tuple[str, str], tuple[Value, ...]]:
     return {(decision.kind, decision.name): decision.choices for decision in asked.decisions}
+
+
+def bits(*counts: int) -> tuple[Uniform, ...]:
+    return tuple(Uniform(weight_bits=count) for count in counts)
 
 
 def test_decisions_follow_the_computation():
     asked = [(decision.kind, decision.name, decision.layer) for decision in space().decisions]
     assert asked == [
         ("keep_ratio", "a", "a"),
-        ("weight_bits", "a", "a"),
+        ("weights", "a", "a"),
         ("activation_bits", "a", "a"),
         ("keep_ratio", "b", "b"),  # c is in b's group
-        ("weight_bits", "b", "b"),
+        ("weights", "b", "b"),
         ("activation_bits", "b", "b"),
-        ("weight_bits", "c", "c"),
+        ("weights", "c", "c"),
         ("activation_bits", "sum", "c"),  # what c writes
         ("activation_bits", "pool", "pool"),
-        ("weight_bits", "dense", "dense"),  # the result is float32, the image keeps 8 bits
+        ("weights", "dense", "dense"),  # the result is float32, the image keeps 8 bits
     ]
 
 
@@ -68,13 +72,11 @@ def test_pins_take_choices_away():
             Pin(layers="image", activation_bits=[7, 8]),
         )
     )
-    assert not {("keep_ratio", "a"), ("weight_bits", "a"), ("activation_bits", "a"), ("weight_bits", "dense")} & set(
-        asked
-    )
+    assert not {("keep_ratio", "a"), ("weights", "a"), ("activation_bits", "a"), ("weights", "dense")} & set(asked)
     assert asked["keep_ratio", "b"] == (0.75, 1.0)  # c is in b's group
     assert asked["activation_bits", "sum"] == (5, 6)
     assert asked["activation_bits", "image"] == (7, 8)
-    assert asked["weight_bits", "c"] == (4, 6, 8)
+    assert asked["weights", "c"] == bits(4, 6, 8)
 
 
 def test_a_forced_value_is_in_every_policy():
@@ -83,14 +85,14 @@ def test_a_forced_value_is_in_every_policy():
     assert policy.weights["dense"] == Uniform(weight_bits=2)
     assert policy.activation_bits["pool"] == 3
     assert asked.choices_of(policy) == asked.largest()
-    with pytest.raises(PolicyError, match=r"weight_bits of dense: 2\. Got 8 instead"):
+    with pytest.raises(PolicyError, match=r"weights of dense: 2 bits\. Got 8 bits instead"):
         asked.choices_of(Policy())
 
 
 def test_the_last_pin_on_a_layer_counts():
     asked = choices(space(Pin(layers="*", weight_bits=[4, 8]), Pin(layers="c", weight_bits=[5, 6])))
-    assert asked["weight_bits", "a"] == (4, 8)
-    assert asked["weight_bits", "c"] == (5, 6)
+    assert asked["weights", "a"] == bits(4, 8)
+    assert asked["weights", "c"] == bits(5, 6)
 
 
 def test_a_pin_that_matches_nothing_is_refused_with_the_nearest_name():
@@ -123,5 +125,19 @@ def test_wrong_choices_are_refused(indices, message):
 
 def test_a_policy_outside_the_space_is_refused_with_every_fault():
     policy = Policy(keep_ratio={"a": 0.5, "b": 0.875}, weights={"c": Uniform(weight_bits=5)})
-    with pytest.raises(PolicyError, match=r"keep_ratio of b: .* Got 0.875 instead.*weight_bits of c: .* Got 5 instead"):
+    with pytest.raises(
+        PolicyError, match=r"keep_ratio of b: .* Got 0.875 instead.*weights of c: .* Got 5 bits instead"
+    ):
         space().choices_of(policy)
+
+
+def test_methods_stand_among_the_bits_where_a_layer_can_have_them():
+    book, blocks = Codebook(entries=32), Sparse(density=0.5, pattern="blocks")
+    asked = space(Pin(layers="c", weight_bits=[6]), methods=[LowRank(rank_ratio=0.25), book, blocks])
+    assert choices(asked)["weights", "a"] == (*bits(4), blocks, book, *bits(6, 8))
+    assert choices(asked)["weights", "dense"][0] == LowRank(rank_ratio=0.25)
+    assert ("weights", "c") not in choices(asked)  # the pin leaves one choice
+    assert any("low_rank is for dense layers" in note for note in asked.notes)
+    policy = asked.policy(asked.smallest())
+    assert asked.choices_of(policy) == asked.smallest()
+    assert policy.weights["dense"] == LowRank(rank_ratio=0.25)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.environment.problem import Problem, replaced
-from automc.environment.space import KINDS, Decision
+from automc.environment.space import KINDS
 from automc.environment.walk import Walk
 from automc.errors import ConfigError
 from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Pool
@@ -65,9 +65,7 @@ class Observer:
 
     def _walk_features(self, walk: Walk, position: int) -> list[float]:
         decisions, chosen = self._space.decisions, walk.chosen
-        values = [
-            _scaled(decision, decision.choices[index]) for decision, index in zip(decisions, chosen, strict=False)
-        ]
+        values = [decision.shares[index] for decision, index in zip(decisions, chosen, strict=False)]
         previous = dict.fromkeys(KINDS, 1.0)
         ratios = {}
         for decision, value in zip(decisions, values, strict=False):
@@ -102,7 +100,6 @@ class Observer:
         for position, decision in enumerate(decisions):
             layer = network[decision.layer]
             macs = layer.macs if isinstance(layer, Conv) else 0
-            values = [_scaled(decision, choice) for choice in decision.choices]
             rows.append(
                 [
                     *(float(decision.kind == kind) for kind in KINDS),
@@ -113,15 +110,11 @@ class Observer:
                     1 - done[layer.name] / network.macs,
                     whole - self._share(replaced(self._space.largest(), position, 0)),
                     1 / self._dense,
-                    *values,
-                    *[0.0] * (MAX_CHOICES - len(values)),
+                    *decision.shares,
+                    *[0.0] * (MAX_CHOICES - len(decision.shares)),
                 ]
             )
         return np.array(rows)
-
-
-def _scaled(decision: Decision, choice: float) -> float:
-    return choice if decision.kind == "keep_ratio" else choice / 8
 
 
 def _kind(layer: Layer) -> str:

@@ -7,36 +7,56 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.choices import Uniform
-from automc.compression.policy import Policy
+from automc.choices import Choice, Uniform
+from automc.compression.policy import Policy, unfit
 from automc.errors import ConfigError, PolicyError
 from automc.files import closest
 from automc.network.graph import Conv, Group, Input, Layer, Network
 from automc.schema import Pin, SearchSpaceSpec
 
-Kind = Literal["keep_ratio", "weight_bits", "activation_bits"]
-KINDS: tuple[Kind, ...] = ("keep_ratio", "weight_bits", "activation_bits")
+Kind = Literal["keep_ratio", "weights", "activation_bits"]
+KINDS: tuple[Kind, ...] = ("keep_ratio", "weights", "activation_bits")
+Value = float | Choice
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One question to a searcher: which of `choices` (ascending) for the group, layer or tensor called `name`.
+    """One question to a searcher: which of `choices`, the one that compresses most first, for the group, layer or
+    tensor called `name`.
 
-    `layer` is the layer at whose place in the network the question is asked.
+    `layer` is the layer at whose place in the network the question is asked. Choices are ratios, bits, or what may be
+    done to a layer's weights.
     """
 
     kind: Kind
     name: str
     layer: str
-    choices: tuple[float, ...]
+    choices: tuple[Value, ...]
+
+    @cached_property
+    def shares(self) -> tuple[float, ...]:
+        """About what share of the whole 8-bit network's work each choice leaves, ascending in (0, 1]."""
+        return tuple(share_of(self.kind, choice) for choice in self.choices)
 
     def __str__(self) -> str:
-        return f"{self.kind} of {self.name}: {', '.join(f'{choice:g}' for choice in self.choices)}"
+        return f"{self.kind} of {self.name}: {', '.join(map(title_of, self.choices))}"
+
+
+def share_of(kind: Kind, choice: Value) -> float:
+    """About what share of the whole 8-bit network's work a choice leaves."""
+    if isinstance(choice, float | int):
+        return choice if kind == "keep_ratio" else choice / 8
+    return choice.share
+
+
+def title_of(choice: Value) -> str:
+    """A choice for people."""
+    return f"{choice:g}" if isinstance(choice, float | int) else str(choice)
 
 
 class SearchSpace:
@@ -101,11 +121,11 @@ class SearchSpace:
             value = decision.choices[index]
             match decision.kind:
                 case "keep_ratio":
-                    keep_ratio[decision.name] = value
-                case "weight_bits":
-                    weights[decision.name] = _UNIFORM[int(value)]
+                    keep_ratio[decision.name] = cast(float, value)
+                case "weights":
+                    weights[decision.name] = cast(Choice, value)
                 case "activation_bits":
-                    bits[decision.name] = int(value)
+                    bits[decision.name] = cast(int, value)
         # Every value comes from a checked specification, and a search makes thousands of policies to price them.
         return Policy.model_construct(keep_ratio=keep_ratio, weights=weights, activation_bits=bits)
 
@@ -116,7 +136,7 @@ class SearchSpace:
         for decision in (*self.decisions, *self._forced):
             value = _value_in(policy, decision)
             if value not in decision.choices:
-                faults.append(f"{decision}. Got {value:g} instead.")
+                faults.append(f"{decision}. Got {title_of(value)} instead.")
             elif len(decision.choices) > 1:
                 found.append(decision.choices.index(value))
         if faults:
@@ -141,11 +161,11 @@ class SearchSpace:
             if layer.name in groups:
                 yield Decision("keep_ratio", layer.name, layer.name, self._ratios(groups[layer.name]))
             if isinstance(layer, Conv):
-                yield Decision("weight_bits", layer.name, layer.name, self._bits("weight_bits", (layer,)))
+                yield Decision("weights", layer.name, layer.name, self._weights(layer))
             tensor = network[sums.get(layer.name, layer.name)]
             if tensor.name in tensors:
                 writers = (layer,) if tensor is layer else (layer, tensor)
-                yield Decision("activation_bits", tensor.name, layer.name, self._bits("activation_bits", writers))
+                yield Decision("activation_bits", tensor.name, layer.name, self._activation_bits(writers))
 
     def _ratios(self, group: Group) -> tuple[float, ...]:
         pins = self._pins_on(group.members)
@@ -177,28 +197,42 @@ class SearchSpace:
         tensors = (slots for slots in self.network.channel_slots.values() if (slots[:, 0] == position).all())
         return max(group.slots - int(leaves[slots[:, 1]].max()) for slots in tensors)
 
-    def _bits(self, kind: Literal["weight_bits", "activation_bits"], layers: tuple[Layer, ...]) -> tuple[int, ...]:
+    def _weights(self, layer: Conv) -> tuple[Choice, ...]:
+        """What is offered for a layer's weights, without the methods that are not for it."""
+        offered, forced = self.spec.weights, self._forced_bits("weight_bits", (layer,))
+        if forced is not None:
+            offered = [Uniform(weight_bits=bits) for bits in forced]
+        refused = {choice: unfit(choice, layer.name, self.network) for choice in offered}
+        self.notes += tuple(f"{choice} is not offered: {reason}" for choice, reason in refused.items() if reason)
+        return tuple(sorted((choice for choice in offered if not refused[choice]), key=lambda choice: choice.share))
+
+    def _activation_bits(self, writers: tuple[Layer, ...]) -> tuple[int, ...]:
+        forced = self._forced_bits("activation_bits", writers)
+        if forced is None:
+            forced = [8] if isinstance(writers[0], Input) else self.spec.activation_bits
+        return tuple(sorted(set(forced)))
+
+    def _forced_bits(
+        self, kind: Literal["weight_bits", "activation_bits"], layers: tuple[Layer, ...]
+    ) -> Sequence[int] | None:
         """The last pin that says something of a layer counts; a frozen layer has 8 bits."""
-        chosen: Sequence[int] = [8] if isinstance(layers[0], Input) else getattr(self.spec, kind)
+        forced: Sequence[int] | None = None
         for pin in self._pins_on(layer.name for layer in layers):
-            forced = getattr(pin, kind)
-            chosen = forced if forced is not None else [8] if pin.freeze else chosen
-        return tuple(sorted(set(chosen)))
+            asked: Sequence[int] | None = getattr(pin, kind)
+            forced = sorted(set(asked)) if asked is not None else [8] if pin.freeze else forced
+        return forced
 
     def _pins_on(self, names: Iterable[str]) -> list[Pin]:
         wanted = set(names)
         return [pin for pin, layers in self._pins if wanted & layers]
 
 
-_UNIFORM = {bits: Uniform(weight_bits=bits) for bits in range(1, 9)}
-
-
-def _value_in(policy: Policy, decision: Decision) -> float:
+def _value_in(policy: Policy, decision: Decision) -> Value:
     match decision.kind:
         case "keep_ratio":
             return policy.keep_ratio[decision.name]
-        case "weight_bits":
-            return policy.choice(decision.name).weight_bits
+        case "weights":
+            return policy.choice(decision.name)
         case "activation_bits":
             return policy.bits_of(decision.name)
 

@@ -6,10 +6,10 @@ import math
 from itertools import product
 
 from automc.environment.problem import Problem
-from automc.environment.space import KINDS, Decision, Kind
+from automc.environment.space import KINDS, Decision, Kind, Value, share_of
 from automc.search.searchers.base import Evaluate, Searcher
 
-Level = dict[Kind, float]  # kind of decision to the value that every decision of this kind takes
+Level = dict[Kind, Value]  # kind of decision to the value that every decision of this kind takes
 
 
 class Uniform(Searcher):
@@ -23,21 +23,24 @@ class Uniform(Searcher):
 def uniform_choices(problem: Problem) -> list[tuple[int, ...]]:
     """The choices of every uniform policy that keeps the limits of a hard goal, the least compressed first.
 
-    Where a decision does not offer a level, it takes the nearest lower choice that it has, or else its lowest.
+    Where a decision does not offer a level, it takes the one of the nearest lower share that it has, or else its
+    lowest.
     """
     spec = problem.space.spec
     levels = [
-        dict(zip(KINDS, values, strict=True))
-        for values in product(spec.keep_ratio, spec.weight_bits, spec.activation_bits)
+        dict(zip(KINDS, values, strict=True)) for values in product(spec.keep_ratio, spec.weights, spec.activation_bits)
     ]
-    levels.sort(key=lambda level: math.prod(level.values()), reverse=True)
+    levels.sort(key=lambda level: math.prod(share_of(kind, value) for kind, value in level.items()), reverse=True)
     found = dict.fromkeys(tuple(_nearest(decision, level) for decision in problem.space.decisions) for level in levels)
     limits = problem.limits
     return [choices for choices in found if not limits.hard or limits.fits(problem.cost_of(choices))]
 
 
 def _nearest(decision: Decision, level: Level) -> int:
+    asked = level[decision.kind]
+    if asked in decision.choices:
+        return decision.choices.index(asked)
     # Ratios are those of whole channels, so the asked one may have been rounded up a little.
-    wanted = level[decision.kind] * (1 + 1e-9)
-    lower = [index for index, choice in enumerate(decision.choices) if choice <= wanted]
+    wanted = share_of(decision.kind, asked) * (1 + 1e-9)
+    lower = [index for index, share in enumerate(decision.shares) if share <= wanted]
     return lower[-1] if lower else 0
