@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,12 +11,17 @@ from numpy.typing import NDArray
 from automc.compression.program import (
     MULTIPLIER_RANGE,
     Convolve,
+    Dequantise,
     Join,
+    Lookup,
     Operation,
     Pool,
     Program,
     Quantise,
+    Rank,
+    Scale,
     Select,
+    Shuffle,
     Sum,
     Tensor,
 )
@@ -52,8 +58,10 @@ class Builder:
         weight_bits: int = 8,
         bits: int = 8,
         residual: str | None = None,
+        gate: str | None = None,
+        encoding: str = "dense",
     ) -> str:
-        """A convolution; a `residual` must have the shape of what it writes."""
+        """A convolution; a `residual` must have the shape of what it writes. Encodings that skip zeros get many."""
         given = self.tensors[source]
         height, width = (
             (length + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
@@ -62,13 +70,16 @@ class Builder:
         target = self._tensor((outputs, height, width), bits)
         low, high = self._bounds(target)
         weight, bias, multiplier = self._weights(given, outputs, kernel, groups, weight_bits, 2.0**bits)
+        if encoding in ("sparse", "blocks"):
+            weight[:, :: 2 if encoding == "sparse" else 1, ::2] = 0
+            weight[: outputs // 2, : given.channels // 2] = 0
         residual_multiplier = 0.0
         if residual is not None:
             residual_multiplier = 2.0**bits / 2.0 ** self.tensors[residual].bits * self.random.uniform(0.3, 1.5)
         self.operations.append(
             Convolve(
                 target, source, weight, weight_bits, bias, multiplier, stride, padding, dilation, groups,
-                low, high, residual, residual_multiplier,
+                low, high, residual, residual_multiplier, gate, encoding,
             )
         )  # fmt: skip
         return target
@@ -80,6 +91,38 @@ class Builder:
             2.0**bits / 2.0 ** self.tensors[name].bits * self.random.uniform(0.3, 1.2) for name in (first, second)
         ]
         self.operations.append(Sum(target, first, second, (factors[0], factors[1]), *self._bounds(target)))
+        return target
+
+    def lookup(self, source: str, bits: int = 8) -> str:
+        """A function of each value that is no clamp."""
+        given = self.tensors[source]
+        target = self._tensor(given.shape, bits)
+        table = self.random.integers(0, 2**bits, given.limit + 1, dtype=np.uint8)
+        self.operations.append(Lookup(target, source, table))
+        return target
+
+    def scale(self, source: str, gains: str, bits: int = 8) -> str:
+        """Channels times gains, a tensor `channels x 1 x 1`."""
+        target = self._tensor(self.tensors[source].shape, bits)
+        limits = self.tensors[source].limit * self.tensors[gains].limit
+        multiplier = 2.0**bits / limits * self.random.uniform(0.5, 2)
+        self.operations.append(Scale(target, source, gains, multiplier, *self._bounds(target)))
+        return target
+
+    def shuffle(self, source: str, factor: int) -> str:
+        """Channels to pixels, `factor x factor` at a time."""
+        given = self.tensors[source]
+        shape = (given.channels // factor**2, given.height * factor, given.width * factor)
+        target = self._tensor(shape, given.bits)
+        self._store_alike(target, given)
+        self.operations.append(Shuffle(target, source, factor))
+        return target
+
+    def rank(self, source: str, count: int) -> str:
+        """A gate for the `count` greatest of a tensor `channels x 1 x 1`."""
+        target = self._tensor(self.tensors[source].shape, 1)
+        self.tensors[target] = Tensor(target, *self.tensors[source].shape, 1, 1.0, 0)
+        self.operations.append(Rank(target, source, count))
         return target
 
     def join(self, parts: Sequence[str], bits: int = 8) -> str:
@@ -131,6 +174,17 @@ class Builder:
         )
         return Program("random", self.tensors, tuple(self.operations))
 
+    def finish_map(self, source: str) -> Program:
+        """The program whose results are all values of `source`."""
+        self.operations.append(Dequantise("map", source))
+        return Program("random", self.tensors, tuple(self.operations))
+
+    def mean(self, source: str, channels: int, bits: int = 8) -> str:
+        """A vector of `channels`, from the mean of every channel of `source`."""
+        given = self.tensors[source]
+        vector = self.pool(source, "mean", (given.height, given.width))
+        return self.convolve(vector, channels, (1, 1), padding=(0, 0), bits=bits)
+
     def _tensor(self, shape: tuple[int, int, int], bits: int) -> str:
         name = f"tensor{len(self.tensors)}"
         zero_point = int(self.random.integers(0, 2**bits)) if self.random.random() < 0.5 else 0
@@ -154,7 +208,9 @@ class Builder:
         largest = 2 ** (bits - 1) - 1
         shape = (outputs, source.channels // groups, *kernel)
         weight = self.random.integers(-largest, largest + 1, shape, dtype=np.int8)
-        if outputs > 4:
+        if bits == 1:
+            weight = self.random.choice(np.array([-1, 1], np.int8), shape)
+        elif outputs > 4:
             weight[self.random.integers(0, outputs)] = 0  # a channel of zeros occurs in pruned networks
         deviation = np.sqrt(np.square(weight.astype(np.float64)).sum((1, 2, 3)) + 1) * 2.0**source.bits / 5
         bias = np.rint(self.random.normal(0, 0.5, outputs) * deviation)
@@ -167,14 +223,24 @@ class Builder:
         return weight, bias.astype(np.int32), multiplier.astype(np.float32)
 
 
-def random_program(random: np.random.Generator, steps: int = 6, wide: bool = False) -> Program:
-    """A small program that begins with a convolution and goes on with `steps` random operations of every kind."""
+def random_program(
+    random: np.random.Generator, steps: int = 6, wide: bool = False, compilable: bool = False
+) -> Program:
+    """A small program that begins with a convolution and goes on with `steps` random operations of every kind.
+
+    Of four one ends in a map, the others in logits. With `compilable`, it has only what the compiler knows.
+    """
+    if compilable:
+        programs = (random_program(random, steps, wide) for _ in itertools.count())
+        return next(program for program in programs if _compilable(program))
     shape = (int(random.integers(1, 5)), int(random.integers(6, 14)), int(random.integers(6, 14)))
     builder = Builder(random, shape, _bits(random), wide)
     current = _convolution(builder, builder.input)
     for _ in range(steps):
-        kind = random.choice(["convolve", "depthwise", "grouped", "residual", "sum", "join", "select", "pool"])
+        kind = random.choice(list(_STEPS))
         current = _STEPS[str(kind)](builder, current)
+    if random.random() < 0.25:
+        return builder.finish_map(current)
     return builder.finish(current, int(random.integers(5, 12)), _bits(random))
 
 
@@ -187,8 +253,16 @@ def random_pixels(random: np.random.Generator, program: Program, count: int) -> 
     return pixels
 
 
+def _compilable(program: Program) -> bool:
+    convolutions = [each for each in program.operations if isinstance(each, Convolve)]
+    return {type(each) for each in program.operations} <= {Quantise, Convolve, Sum, Join, Select, Pool} and all(
+        each.gate is None and each.encoding == "dense" and each.weight_bits > 1 for each in convolutions
+    )
+
+
 def _bits(random: np.random.Generator) -> int:
-    return int(random.choice([2, 3, 4, 5, 6, 7, 8, 8, 8]))
+    """Few bits are rare, since little is left to be seen behind a tensor of one bit."""
+    return int(random.choice([1, 2, 3, 4, 5, 6, 7, *[8] * 13]))
 
 
 def _convolution(builder: Builder, source: str, groups: int = 1, outputs: int | None = None) -> str:
@@ -247,6 +321,40 @@ def _pool(builder: Builder, source: str) -> str:
     return builder.pool(source, str(random.choice(["mean", "max"])), kernel, stride, padding, _bits(random))
 
 
+def _lookup(builder: Builder, source: str) -> str:
+    return builder.lookup(source, _bits(builder.random))
+
+
+def _scale(builder: Builder, source: str) -> str:
+    gains = builder.mean(source, builder.tensors[source].channels, _bits(builder.random))
+    return builder.scale(source, gains, _bits(builder.random))
+
+
+def _shuffle(builder: Builder, source: str) -> str:
+    if max(builder.tensors[source].shape[1:]) > 16:  # lest the program grows with every step
+        return _pool(builder, source)
+    factor = int(builder.random.integers(2, 4))
+    channels = factor**2 * int(builder.random.integers(1, 12 // factor))
+    wide = builder.convolve(source, channels, (1, 1), padding=(0, 0), bits=_bits(builder.random))
+    return builder.shuffle(wide, factor)
+
+
+def _gated(builder: Builder, source: str) -> str:
+    random = builder.random
+    depthwise = random.random() < 0.3
+    outputs = builder.tensors[source].channels if depthwise else int(random.integers(2, 40))
+    gate = builder.rank(builder.mean(source, outputs, _bits(random)), int(random.integers(1, outputs + 1)))
+    groups = outputs if depthwise else 1
+    return builder.convolve(source, outputs, groups=groups, weight_bits=_bits(random), bits=_bits(random), gate=gate)
+
+
+def _encoded(builder: Builder, source: str) -> str:
+    encoding = str(builder.random.choice(["codebook", "sparse", "blocks"]))
+    return builder.convolve(
+        source, int(builder.random.integers(8, 40)), weight_bits=int(builder.random.integers(2, 9)), encoding=encoding
+    )
+
+
 _STEPS = {
     "convolve": _convolution,
     "depthwise": _depthwise,
@@ -256,4 +364,9 @@ _STEPS = {
     "join": _join,
     "select": _select,
     "pool": _pool,
+    "lookup": _lookup,
+    "scale": _scale,
+    "shuffle": _shuffle,
+    "gated": _gated,
+    "encoded": _encoded,
 }

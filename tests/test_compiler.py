@@ -90,7 +90,9 @@ def programs():
     yield residual_program(2)
     for weight_bits, bits in ((8, 8), (8, 7), (4, 8), (2, 8), (5, 4)):
         yield from (extreme_program(weight_bits, bits, signs) for signs in ("all positive", "all negative", "in turn"))
-    yield from (random_program(np.random.default_rng(seed), steps=5, wide=seed % 3 == 0) for seed in range(6))
+    yield from (
+        random_program(np.random.default_rng(seed), steps=5, wide=seed % 3 == 0, compilable=True) for seed in range(6)
+    )
 
 
 @pytest.fixture(scope="module", params=HERE)

@@ -77,7 +77,7 @@ def test_stored_weights_take_their_bits(bits):
 def test_sizes_say_what_the_kernels_store(target):
     random = np.random.default_rng(5)
     for _ in range(6):
-        program = random_program(random, steps=5)
+        program = random_program(random, steps=5, compilable=True)
         for operation, kernel in zip(program.operations, lower(program, TARGETS[target]).kernels, strict=True):
             if isinstance(operation, Convolve):
                 shape, groups, dilation = operation.weight.shape, operation.groups, operation.dilation
@@ -90,7 +90,7 @@ def test_fewer_bits_are_smaller():
 
 
 def test_explanations_print_as_lines():
-    program = random_program(np.random.default_rng(0))
+    program = random_program(np.random.default_rng(0), compilable=True)
     lines = [str(row) for row in explain(program, "avx2")]
     assert len(lines) == len(program.operations)
     assert lines[0].startswith("tensor0")

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from automc.compression.executor import Executor
-from automc.compression.export import ConvolveStep, to_torch
+from automc.compression.export import to_torch
 from automc.compression.interpreter import interpret
 from automc.compression.program import Convolve, Program
+from automc.compression.steps import ConvolveStep
 from automc.errors import DataError
 from tests.programs import Builder, random_pixels, random_program
 

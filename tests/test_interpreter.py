@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from automc.compression.interpreter import interpret, interpret_all
-from automc.compression.program import Convolve, Join, Pool, Program, Quantise, Select, Sum
+from automc.compression.operations import (
+    OPERATIONS,
+    Convolve,
+    Dequantise,
+    Encoding,
+    Join,
+    Lookup,
+    Pool,
+    Quantise,
+    Rank,
+    Scale,
+    Select,
+    Shuffle,
+    Sum,
+)
+from automc.compression.program import Program
 from automc.errors import DataError
 from tests.programs import Builder, random_pixels, random_program
 
@@ -45,7 +61,13 @@ class Slow:
                 else:
                     out[y, x, c] = getattr(self, type(operation).__name__.lower())(operation, y, x, c)
             self.stored[operation.target] = out
-        self.logits = [float(self.value(program.result, 0, 0, c)) for c in range(program.outputs)]
+        self.results = self.last(program.result)
+
+    def last(self, op: Convolve | Dequantise) -> list[float]:
+        if isinstance(op, Convolve):
+            return [float(self.value(op, 0, 0, c)) for c in range(op.outputs)]
+        scale = self.tensors[op.source].scale
+        return [float(self.scaled(op.source, *place, scale)) for place in np.ndindex(self.stored[op.source].shape)]
 
     def at(self, name: str, y: int, x: int, c: int) -> int | None:
         stored = self.stored[name]
@@ -71,11 +93,31 @@ class Slow:
         return value
 
     def convolve(self, op: Convolve, y: int, x: int, c: int) -> int:
+        if op.gate is not None and self.stored[op.gate][0, 0, c] == 0:
+            return self.tensors[op.target].zero_point
         return requantise(self.value(op, y, x, c), op.low, op.high, self.tensors[op.target].zero_point)
 
     def sum(self, op: Sum, y: int, x: int, c: int) -> int:
         first, second = (self.scaled(n, y, x, c, m) for n, m in zip(op.sources, op.multipliers, strict=True))
         return requantise(binary32(first + second), op.low, op.high, self.tensors[op.target].zero_point)
+
+    def lookup(self, op: Lookup, y: int, x: int, c: int) -> int:
+        return int(op.table[self.stored[op.source][y, x, c]])
+
+    def scale(self, op: Scale, y: int, x: int, c: int) -> int:
+        source, gain = self.stored[op.source][y, x, c], self.stored[op.gains][0, 0, c]
+        product = int(source - self.tensors[op.source].zero_point) * int(gain - self.tensors[op.gains].zero_point)
+        value = binary32(binary32(product) * Fraction(op.multiplier))
+        return requantise(value, op.low, op.high, self.tensors[op.target].zero_point)
+
+    def shuffle(self, op: Shuffle, y: int, x: int, c: int) -> int:
+        channel = (c * op.factor + y % op.factor) * op.factor + x % op.factor
+        return int(self.stored[op.source][y // op.factor, x // op.factor, channel])
+
+    def rank(self, op: Rank, y: int, x: int, c: int) -> int:
+        values = self.stored[op.source][0, 0].tolist()
+        before = sum(value > values[c] or (value == values[c] and other < c) for other, value in enumerate(values))
+        return int(before < op.count)
 
     def join(self, op: Join, y: int, x: int, c: int) -> int:
         target = self.tensors[op.target]
@@ -101,16 +143,16 @@ class Slow:
         return requantise(value, op.low, op.high, self.tensors[op.target].zero_point)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(14))
 def test_equals_the_definition_number_by_number(seed: int) -> None:
     random = np.random.default_rng(seed)
     program = random_program(random, steps=2, wide=seed % 3 == 0)
     pixels = random_pixels(random, program, 3)
-    tensors, logits = interpret_all(program, pixels), interpret(program, pixels)
+    tensors, results = interpret_all(program, pixels), interpret(program, pixels)
     slow = Slow(program, pixels[1])
     for name, stored in slow.stored.items():
         assert np.array_equal(tensors[name][1], stored), name
-    assert logits[1].tolist() == slow.logits
+    assert results[1].tolist() == slow.results
 
 
 def test_random_programs_hold_every_operation_and_spread_their_values() -> None:
@@ -119,9 +161,12 @@ def test_random_programs_hold_every_operation_and_spread_their_values() -> None:
         random = np.random.default_rng(seed)
         program = random_program(random)
         for operation in program.operations:
-            kinds.add((type(operation), getattr(operation, "kind", ""), getattr(operation, "residual", None) is None))
+            kinds.add(type(operation).__name__)
+            kinds |= {(name, getattr(operation, name)) for name in ("kind", "encoding") if hasattr(operation, name)}
+            kinds |= {name for name in ("residual", "gate") if getattr(operation, name, None) is not None}
         distinct.append(len(np.unique(interpret(program, random_pixels(random, program, 8)))))
-    assert len(kinds) == 8  # quantise, convolve with and without residual, sum, join, select, both pools
+    parts = {("kind", "mean"), ("kind", "max"), *(("encoding", name) for name in get_args(Encoding))}
+    assert kinds == {*OPERATIONS, "residual", "gate", *parts}
     assert np.median(distinct) > 20
 
 

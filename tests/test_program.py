@@ -48,7 +48,7 @@ FAULTS: list[tuple[type[Operation], int, dict[str, Any], str]] = [
     (Convolve, 0, {"weight": WEIGHT.astype(np.int16)}, "weight must be int8"),
     (Convolve, 0, {"weight": np.full_like(WEIGHT, -128)}, r"weights of 8 bits must be within \+-127"),
     (Convolve, 0, {"weight": WEIGHT + 2, "weight_bits": 2}, r"weights of 2 bits must be within \+-1"),
-    (Convolve, 0, {"weight_bits": 9}, "weight_bits must be 2 to 8. Got 9"),
+    (Convolve, 0, {"weight_bits": 9}, "weight_bits must be 1 to 8. Got 9"),
     (Convolve, 0, {"bias": np.zeros(3, np.int32)}, r"bias must be int32 of \(4,\)"),
     (Convolve, 0, {"bias": np.full(4, 2**31 - 1, np.int32), "weight": WEIGHT + 1}, "beyond int32"),
     (Convolve, 0, {"multiplier": np.full(4, 2.0**-31, np.float32)}, "outside"),
@@ -112,7 +112,7 @@ def test_refuses_operations_in_another_order() -> None:
     program = everything()
     first, second, *rest = program.operations
     for operations in ((second, first, *rest), program.operations[:-1], (first, *program.operations), ()):
-        with pytest.raises(InvalidProgram, match="begin with its only Quantise and end with a Convolve"):
+        with pytest.raises(InvalidProgram, match="only Quantise and end with a Convolve or a Dequantise"):
             dataclasses.replace(program, operations=tuple(operations))
     with pytest.raises(InvalidProgram, match="writes a tensor that is already written"):
         dataclasses.replace(program, operations=(first, second, second, *rest))

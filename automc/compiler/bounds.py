@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.compiler.isa import STEP, Path
-from automc.compression.operations import Convolve, Join, Pool, Quantise, Select, Sum
 from automc.compression.program import Program
 
 
@@ -16,19 +15,9 @@ def largest_values(program: Program) -> Mapping[str, int]:
     """The largest value that each stored tensor, its halo included, can hold for any image."""
     largest: dict[str, int] = {}
     for operation in program.operations:
-        if operation.target not in program.tensors:
-            continue
-        tensor = program.tensors[operation.target]
-        match operation:
-            case Quantise():
-                bound = int(operation.table.max())
-            case Convolve() | Sum() | Pool(kind="mean"):
-                bound = operation.high
-            case Select() | Pool():
-                bound = largest[operation.source]
-            case Join():
-                bound = tensor.limit
-        largest[operation.target] = max(bound, tensor.zero_point)
+        if operation is not program.result:
+            bound = operation.largest_value(program.tensors, largest)
+            largest[operation.target] = max(bound, program.tensors[operation.target].zero_point)
     return largest
 
 

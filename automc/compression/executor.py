@@ -12,7 +12,7 @@ from automc.compression.program import Program
 
 
 class Executor:
-    """Runs a program by float32 convolutions over integers, which are exact; see `export.py` for how that is made sure.
+    """Runs a program by float32 convolutions over integers, which are exact; see `steps.py` for how that is made sure.
 
     A search makes one for each policy that it evaluates: construction only copies the weights.
     """
@@ -23,13 +23,13 @@ class Executor:
 
     @torch.inference_mode()
     def run(self, pixels: NDArray[np.uint8], batch: int = 100) -> NDArray[np.float32]:
-        """The logits, `n x outputs`, of the images `pixels`, `n x height x width x channels`; `batch` of them at once.
+        """The results, `n x outputs`, of the images `pixels`, `n x height x width x channels`; `batch` of them at once.
 
         Raises `DataError` for images of another shape or type than the program's input.
         """
         check_pixels(self.program, pixels)
-        logits = np.empty((len(pixels), self.program.outputs), np.float32)
+        results = np.empty((len(pixels), self.program.outputs), np.float32)
         for start in range(0, len(pixels), batch):
             images = torch.tensor(pixels[start : start + batch]).permute(0, 3, 1, 2)
-            logits[start : start + batch] = self._module(images).numpy()
-        return logits
+            results[start : start + batch] = self._module(images).numpy()
+        return results

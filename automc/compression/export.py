@@ -1,32 +1,20 @@
-"""A `Program` as a torch module that returns the interpreter's bits: for users, for the executor, and for fine-tuning.
-
-Tensors hold `stored - zero_point` as float32. So padding is zero, and the bias loses the share of the zero-point that
-it holds in the program; accumulators stay the same integers. Float32 sums of integers are exact, in any order, while no
-partial sum can reach 2^24; each operation checks that for its own weights and sums in parts where it does not hold.
-"""
+"""A `Program` as a torch module that returns the interpreter's bits: for users, the executor, and fine-tuning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from automc.compression.operations import Convolve, Join, Operation, Pool, Quantise, Select, Sum
-from automc.compression.operations import Tensor as Stored
 from automc.compression.program import Program
+from automc.compression.steps import step_of
 from automc.errors import DataError
-
-_EXACT = 2**24  # every integer up to here is a float32
 
 
 def to_torch(program: Program) -> ProgramModule:
-    """A module from uint8 pixels, `n x channels x height x width`, to float32 logits, `n x outputs`.
+    """A module from uint8 pixels, `n x channels x height x width`, to float32 results, `n x outputs`.
 
-    Its logits equal the interpreter's bit for bit on the CPU, in float32. Gradients pass each rounding straight through
-    (Bengio et al. 2013), and stop where a value is clamped.
+    Its results equal the interpreter's bit for bit on the CPU, in float32. Gradients pass each rounding straight
+    through (Bengio et al. 2013), and stop where a value is clamped.
     """
     return ProgramModule(program)
 
@@ -54,173 +42,4 @@ class ProgramModule(nn.Module):
             tensors[target] = result
             for name in finished:  # what is read no more would only push the rest out of the caches
                 del tensors[name]
-        return result.flatten(1)
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Clamp and round in place; the gradient passes where nothing was clamped."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, low: int, high: int) -> Tensor:
-        ctx.save_for_backward((values >= low) & (values <= high))
-        ctx.mark_dirty(values)
-        return values.clamp_(low, high).round_()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradient * inside, None, None
-
-
-def clamp_and_round(values: Tensor, low: int, high: int) -> Tensor:
-    """`values`, overwritten by themselves within [low, high] and rounded, ties to even."""
-    if values.requires_grad:
-        rounded: Tensor = _StraightThrough.apply(values, low, high)  # type: ignore[no-untyped-call]
-        return rounded
-    return values.clamp_(low, high).round_()
-
-
-class _Step(nn.Module):
-    """What all steps share: the clamp of the tensor that they write."""
-
-    def __init__(self, operation: Operation, tensors: Mapping[str, Stored], low: int = 0, high: int = 0) -> None:
-        super().__init__()
-        target = tensors.get(operation.target)  # the logits are no stored tensor
-        self.zero_point = target.zero_point if target is not None else 0
-        self.low, self.high = low - self.zero_point, high - self.zero_point
-
-
-class _Quantise(_Step):
-    table: Tensor
-    offsets: Tensor
-
-    def __init__(self, operation: Quantise, tensors: Mapping[str, Stored]) -> None:
-        super().__init__(operation, tensors)
-        self.register_buffer("table", torch.tensor(operation.table.ravel()).float().sub_(self.zero_point))
-        self.register_buffer("offsets", torch.arange(0, operation.table.size, 256, dtype=torch.int32))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        positions = pixels.permute(0, 2, 3, 1).int().add_(self.offsets)
-        return self.table[positions].permute(0, 3, 1, 2)
-
-
-class ConvolveStep(_Step):
-    """A convolution over integers; `weight` and `bias` may be replaced by others of the same types.
-
-    weight: the program's as float32, bias: `out`, what the program's would be for zero-points of 0; in float64 where
-    the sums go beyond what float32 holds.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    multiplier: Tensor
-
-    def __init__(self, operation: Convolve, tensors: Mapping[str, Stored]) -> None:
-        super().__init__(operation, tensors, operation.low, operation.high)
-        self.geometry = (operation.stride, operation.padding, operation.dilation, operation.groups)
-        self.writes_logits = operation.target not in tensors
-        self.residual_multiplier = operation.residual_multiplier
-        source = tensors[operation.source]
-        weight = torch.tensor(operation.weight).float()
-        sums = weight.double().sum((1, 2, 3))
-        bias = torch.tensor(operation.bias).double().add_(sums, alpha=source.zero_point)
-        reach = weight.double().abs_().flatten(1).mul_(max(source.zero_point, source.limit - source.zero_point))
-        self.parts = 1
-        if (reach.sum(1) + bias.abs()).max() < _EXACT:
-            bias = bias.float()
-        while max(float(part.sum(1).max()) for part in reach.chunk(self.parts, 1)) >= _EXACT:
-            self.parts += 1
-        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("bias", bias)
-        self.register_buffer("multiplier", torch.tensor(operation.multiplier).view(-1, 1, 1))
-
-    def forward(self, source: Tensor, residual: Tensor | None = None) -> Tensor:
-        values = self._accumulators(source).mul_(self.multiplier)
-        if residual is not None:
-            values.add_(residual * self.residual_multiplier)
-        return values if self.writes_logits else clamp_and_round(values, self.low, self.high)
-
-    def _accumulators(self, source: Tensor) -> Tensor:
-        if self.bias.dtype == torch.float32:
-            return F.conv2d(source, self.weight, self.bias, *self.geometry)
-        # Each part is exact in float32, their sum in float64, and its rounding is that of the int32 to binary32.
-        total = self.bias.view(-1, 1, 1)
-        for part in self._weight_parts():
-            total = total + F.conv2d(source, part, None, *self.geometry)
-        return total.float()
-
-    def _weight_parts(self) -> list[Tensor]:
-        """The weights as a sum of tensors, each with a share of the taps and zeros elsewhere."""
-        if self.parts == 1:
-            return [self.weight]
-        taps = self.weight.flatten(1)
-        shares = torch.arange(taps.shape[1]).chunk(self.parts)
-        masks = [torch.zeros(taps.shape[1]).index_fill_(0, share, 1) for share in shares]
-        return [(taps * mask).view_as(self.weight) for mask in masks]
-
-
-class _Sum(_Step):
-    def __init__(self, operation: Sum, tensors: Mapping[str, Stored]) -> None:
-        super().__init__(operation, tensors, operation.low, operation.high)
-        self.multipliers = operation.multipliers
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        # Two products and a sum, each rounded: torch's `alpha` would contract them.
-        values = (first * self.multipliers[0]).add_(second * self.multipliers[1])
-        return clamp_and_round(values, self.low, self.high)
-
-
-class _Join(_Step):
-    def __init__(self, operation: Join, tensors: Mapping[str, Stored]) -> None:
-        super().__init__(operation, tensors, 0, tensors[operation.target].limit)
-        self.multipliers = operation.multipliers
-
-    def forward(self, *parts: Tensor) -> Tensor:
-        scaled = [part * multiplier for part, multiplier in zip(parts, self.multipliers, strict=True)]
-        return clamp_and_round(torch.cat(scaled, 1), self.low, self.high)
-
-
-class _Select(_Step):
-    index: Tensor
-    mask: Tensor
-
-    def __init__(self, operation: Select, tensors: Mapping[str, Stored]) -> None:
-        super().__init__(operation, tensors)
-        self.stride = operation.stride
-        index = torch.tensor(operation.index)
-        self.register_buffer("index", index.clamp(min=0))
-        self.register_buffer("mask", (index >= 0).float())
-
-    def forward(self, source: Tensor) -> Tensor:
-        pixels = source.permute(0, 2, 3, 1)[:, :: self.stride, :: self.stride]
-        return pixels[..., self.index].mul_(self.mask).permute(0, 3, 1, 2)
-
-
-class _Pool(_Step):
-    def __init__(self, operation: Pool, tensors: Mapping[str, Stored]) -> None:
-        super().__init__(operation, tensors, operation.low, operation.high)
-        self.kind, self.multiplier = operation.kind, operation.multiplier
-        self.geometry = (operation.kernel, operation.stride, operation.padding)
-        self.exact = operation.kernel[0] * operation.kernel[1] * tensors[operation.source].limit < _EXACT
-
-    def forward(self, source: Tensor) -> Tensor:
-        if self.kind == "max":
-            return F.max_pool2d(source, *self.geometry)
-        summed = F.avg_pool2d(source if self.exact else source.double(), *self.geometry, divisor_override=1).float()
-        return clamp_and_round(summed.mul_(self.multiplier), self.low, self.high)
-
-
-_STEPS: dict[type[Operation], Any] = {
-    Quantise: _Quantise,
-    Convolve: ConvolveStep,
-    Sum: _Sum,
-    Join: _Join,
-    Select: _Select,
-    Pool: _Pool,
-}
-
-
-def step_of(operation: Operation, tensors: Mapping[str, Stored]) -> nn.Module:
-    """One operation as a module from what it reads, `stored - zero_point` as float32, to what it writes."""
-    step: nn.Module = _STEPS[type(operation)](operation, tensors)
-    return step
+        return result.permute(0, 2, 3, 1).flatten(1)

@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compression.operations import Convolve, Join, Operation, Pool, Quantise, Select, Sum, Tensor
+from automc.compression.operations import (
+    Convolve,
+    Dequantise,
+    Join,
+    Lookup,
+    Operation,
+    Pool,
+    Quantise,
+    Rank,
+    Scale,
+    Select,
+    Shuffle,
+    Sum,
+    Tensor,
+)
 from automc.compression.program import Program
 from automc.errors import DataError
 
 Pixels = NDArray[np.uint8]
 Stored = NDArray[np.uint8]  # `n x height x width x channels`
 Accumulators = NDArray[np.int32]
-Logits = NDArray[np.float32]
+Values = NDArray[np.float32]
+Tensors = Mapping[str, Tensor]
+Known = Mapping[str, Stored]  # what has been computed, by name
 
 _BATCH = 8  # images at once, so that the copied windows stay near the processor
 
 
-def interpret(program: Program, pixels: Pixels) -> Logits:
-    """The logits, `n x outputs`, of the images `pixels`, `n x height x width x channels`.
+def interpret(program: Program, pixels: Pixels) -> Values:
+    """The results, `n x outputs`, of the images `pixels`, `n x height x width x channels`.
 
     Raises `DataError` for images of another shape or type than the program's input.
     """
     check_pixels(program, pixels)
-    logits = np.empty((len(pixels), program.outputs), np.float32)
+    results = np.empty((len(pixels), program.outputs), np.float32)
     for start in range(0, len(pixels), _BATCH):
         batch = pixels[start : start + _BATCH]
-        stored = _stored_tensors(program, batch)
-        logits[start : start + _BATCH] = _products(program.result, program.tensors, stored).reshape(len(batch), -1)
-    return logits
+        results[start : start + _BATCH] = _run(program, batch)[program.result.target].reshape(len(batch), -1)
+    return results
 
 
 def interpret_all(program: Program, pixels: Pixels) -> dict[str, Stored]:
     """Every stored tensor by name, `n x height x width x channels`, for the images `pixels`."""
     check_pixels(program, pixels)
-    return _stored_tensors(program, pixels)
+    computed = _run(program, pixels)
+    return {name: computed[name] for name in program.tensors}
 
 
 def check_pixels(program: Program, pixels: Pixels) -> None:
@@ -47,48 +64,29 @@ def check_pixels(program: Program, pixels: Pixels) -> None:
         raise DataError(f"{program.name} takes n x {wanted} uint8 images. Got {pixels.dtype} {pixels.shape} instead.")
 
 
-def _stored_tensors(program: Program, pixels: Pixels) -> dict[str, Stored]:
-    stored: dict[str, Stored] = {}
-    for operation in program.operations[:-1]:
-        if isinstance(operation, Quantise):
-            stored[operation.target] = operation.table[np.arange(program.input.channels), pixels]
-        else:
-            stored[operation.target] = _step(operation, program.tensors, stored)
-    return stored
+def _run(program: Program, pixels: Pixels) -> dict[str, NDArray[Any]]:
+    """What every operation writes, by name: stored tensors, and last the results as float32."""
+    first, *others = program.operations
+    assert isinstance(first, Quantise)
+    computed: dict[str, NDArray[Any]] = {first.target: first.table[np.arange(program.input.channels), pixels]}
+    for operation in others:
+        computed[operation.target] = _MEANINGS[type(operation)](operation, program.tensors, computed)
+    return computed
 
 
-def _step(operation: Operation, tensors: Mapping[str, Tensor], stored: Mapping[str, Stored]) -> Stored:
-    target = tensors[operation.target]
-    if isinstance(operation, Convolve):
-        return _requantised(_products(operation, tensors, stored), target, operation.low, operation.high)
-    if isinstance(operation, Sum):
-        first, second = (
-            _centred(tensors[name], stored).astype(np.float32) * np.float32(multiplier)
-            for name, multiplier in zip(operation.sources, operation.multipliers, strict=True)
-        )
-        return _requantised(first + second, target, operation.low, operation.high)
-    if isinstance(operation, Join):
-        scaled = [
-            _centred(tensors[name], stored).astype(np.float32) * np.float32(multiplier)
-            for name, multiplier in zip(operation.parts, operation.multipliers, strict=True)
-        ]
-        return _requantised(np.concatenate(scaled, axis=3), target, 0, target.limit)
-    if isinstance(operation, Select):
-        return _selected(operation, target, stored[operation.source])
-    if isinstance(operation, Pool):
-        return _pooled(operation, tensors, stored)
-    raise TypeError(f"{type(operation).__name__} is not an operation")
-
-
-def _products(operation: Convolve, tensors: Mapping[str, Tensor], stored: Mapping[str, Stored]) -> Logits:
-    """`v` of a convolution: the scaled accumulator, plus the scaled residual."""
+def _convolved(operation: Convolve, tensors: Tensors, stored: Known) -> Stored | Values:
     source = tensors[operation.source]
     accumulators = _accumulators(operation, stored[operation.source], source.zero_point)
     values = accumulators.astype(np.float32) * operation.multiplier
+    if operation.target not in tensors:
+        return values
+    target = tensors[operation.target]
     if operation.residual is not None:
-        residual = _centred(tensors[operation.residual], stored).astype(np.float32)
-        values = values + residual * np.float32(operation.residual_multiplier)
-    return values
+        values = values + _scaled(operation.residual, operation.residual_multiplier, tensors, stored)
+    written = _requantised(values, target, operation.low, operation.high)
+    if operation.gate is not None:
+        written = np.where(stored[operation.gate] == 1, written, np.uint8(target.zero_point))
+    return written
 
 
 def _accumulators(operation: Convolve, source: Stored, zero_point: int) -> Accumulators:
@@ -125,14 +123,8 @@ def _windows(
     return np.moveaxis(views, 3, 5).reshape(count, height, width, kernel[0] * kernel[1], channels)
 
 
-def _selected(operation: Select, target: Tensor, source: Stored) -> Stored:
-    picked = source[:, :: operation.stride, :: operation.stride][..., list(operation.index)]
-    picked[..., np.array(operation.index) < 0] = target.zero_point
-    return picked
-
-
-def _pooled(operation: Pool, tensors: Mapping[str, Tensor], stored: Mapping[str, Stored]) -> Stored:
-    source, target = tensors[operation.source], tensors[operation.target]
+def _pooled(operation: Pool, tensors: Tensors, stored: Known) -> Stored:
+    source = tensors[operation.source]
     geometry = operation.kernel, operation.stride, operation.padding
     if operation.kind == "max":
         largest: Stored = _windows(stored[operation.source], 0, *geometry).max(axis=3)
@@ -141,14 +133,82 @@ def _pooled(operation: Pool, tensors: Mapping[str, Tensor], stored: Mapping[str,
     taps = operation.kernel[0] * operation.kernel[1]
     accumulators = windows.sum(axis=3, dtype=np.int32) - np.int32(taps * source.zero_point)
     values = accumulators.astype(np.float32) * np.float32(operation.multiplier)
-    return _requantised(values, target, operation.low, operation.high)
+    return _requantised(values, tensors[operation.target], operation.low, operation.high)
 
 
-def _centred(tensor: Tensor, stored: Mapping[str, Stored]) -> Accumulators:
-    return stored[tensor.name].astype(np.int32) - np.int32(tensor.zero_point)
+def _added(operation: Sum, tensors: Tensors, stored: Known) -> Stored:
+    first, second = (
+        _scaled(name, multiplier, tensors, stored)
+        for name, multiplier in zip(operation.sources, operation.multipliers, strict=True)
+    )
+    return _requantised(first + second, tensors[operation.target], operation.low, operation.high)
 
 
-def _requantised(values: Logits, target: Tensor, low: int, high: int) -> Stored:
+def _looked_up(operation: Lookup, tensors: Tensors, stored: Known) -> Stored:
+    return operation.table[stored[operation.source]]
+
+
+def _gained(operation: Scale, tensors: Tensors, stored: Known) -> Stored:
+    products = _centred(operation.source, tensors, stored) * _centred(operation.gains, tensors, stored)
+    values = products.astype(np.float32) * np.float32(operation.multiplier)
+    return _requantised(values, tensors[operation.target], operation.low, operation.high)
+
+
+def _joined(operation: Join, tensors: Tensors, stored: Known) -> Stored:
+    target = tensors[operation.target]
+    parts = zip(operation.parts, operation.multipliers, strict=True)
+    scaled = [_scaled(name, multiplier, tensors, stored) for name, multiplier in parts]
+    return _requantised(np.concatenate(scaled, axis=3), target, 0, target.limit)
+
+
+def _selected(operation: Select, tensors: Tensors, stored: Known) -> Stored:
+    picked = stored[operation.source][:, :: operation.stride, :: operation.stride][..., list(operation.index)]
+    picked[..., np.array(operation.index) < 0] = tensors[operation.target].zero_point
+    return picked
+
+
+def _shuffled(operation: Shuffle, tensors: Tensors, stored: Known) -> Stored:
+    source, factor = stored[operation.source], operation.factor
+    count, height, width, _ = source.shape
+    pieces = source.reshape(count, height, width, -1, factor, factor).transpose(0, 1, 4, 2, 5, 3)
+    return pieces.reshape(count, height * factor, width * factor, -1)
+
+
+def _ranked(operation: Rank, tensors: Tensors, stored: Known) -> Stored:
+    source = stored[operation.source]
+    order = np.argsort(-source.astype(np.int32), axis=3, kind="stable")  # of equals the lower channel first
+    ones = np.zeros_like(source)
+    np.put_along_axis(ones, order[..., : operation.count], 1, axis=3)
+    return ones
+
+
+def _dequantised(operation: Dequantise, tensors: Tensors, stored: Known) -> Values:
+    return _scaled(operation.source, tensors[operation.source].scale, tensors, stored)
+
+
+_MEANINGS: dict[type[Operation], Callable[..., NDArray[Any]]] = {  # of all but Quantise, which reads pixels
+    Convolve: _convolved,
+    Pool: _pooled,
+    Sum: _added,
+    Lookup: _looked_up,
+    Scale: _gained,
+    Join: _joined,
+    Select: _selected,
+    Shuffle: _shuffled,
+    Rank: _ranked,
+    Dequantise: _dequantised,
+}
+
+
+def _centred(name: str, tensors: Tensors, stored: Known) -> Accumulators:
+    return stored[name].astype(np.int32) - np.int32(tensors[name].zero_point)
+
+
+def _scaled(name: str, multiplier: float, tensors: Tensors, stored: Known) -> Values:
+    return _centred(name, tensors, stored).astype(np.float32) * np.float32(multiplier)
+
+
+def _requantised(values: Values, target: Tensor, low: int, high: int) -> Stored:
     """Clamped to binary32 bounds first, since targets convert values out of range differently; ties go to even."""
     zero_point = target.zero_point
     clamped = np.clip(values, np.float32(low - zero_point), np.float32(high - zero_point))

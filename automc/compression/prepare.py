@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from automc.choices import Uniform
-from automc.compression.export import step_of
 from automc.compression.lower import Channels, IntegerWeights, Lowering
 from automc.compression.policy import Policy, kept_slots
 from automc.compression.program import Program
@@ -21,6 +20,7 @@ from automc.compression.prune import removal_order
 from automc.compression.quantize import Grid, activation_grid, round_compensated, weight_scales
 from automc.compression.reconstruct import as_matrix, columns_of, mean_output, repair
 from automc.compression.statistics import BATCH, MomentSum, collect, dense_targets, patches, pick, sample_positions
+from automc.compression.steps import step_of
 from automc.errors import DataError, PolicyError
 from automc.network.graph import Conv, Network
 

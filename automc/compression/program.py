@@ -15,12 +15,18 @@ from numpy.typing import NDArray
 
 from automc.compression.operations import (
     MULTIPLIER_RANGE,
+    OPERATIONS,
     Convolve,
+    Dequantise,
     Join,
+    Lookup,
     Operation,
     Pool,
     Quantise,
+    Rank,
+    Scale,
     Select,
+    Shuffle,
     Sum,
     Tensor,
     window_counts,
@@ -31,24 +37,31 @@ from automc.files import canonical_json, write_atomic
 __all__ = [
     "MULTIPLIER_RANGE",
     "Convolve",
+    "Dequantise",
     "Join",
+    "Lookup",
     "Operation",
     "Pool",
     "Program",
     "Quantise",
+    "Rank",
+    "Scale",
     "Select",
+    "Shuffle",
     "Sum",
     "Tensor",
 ]
 
-_OPERATIONS: dict[str, type[Operation]] = {
-    kind.__name__: kind for kind in (Quantise, Convolve, Sum, Join, Select, Pool)
-}
+_RESULTS = (Convolve, Dequantise)  # what can be the last operation
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Operations in order: first `Quantise`, last the `Convolve` that writes the logits (float32, `outputs`)."""
+    """Operations in order: first `Quantise`, last the one that writes `outputs` float32 results.
+
+    The last is a `Convolve`, whose results are logits, or `Dequantise`, whose results are a map, flat in the order
+    `height x width x channels`.
+    """
 
     name: str
     tensors: Mapping[str, Tensor]
@@ -85,24 +98,29 @@ class Program:
         return self.tensors[self.operations[0].target]
 
     @property
-    def result(self) -> Convolve:
-        """The operation that writes the logits."""
-        last = self.operations[-1]
-        assert isinstance(last, Convolve)
-        return last
+    def result(self) -> Operation:
+        """The operation that writes the results."""
+        return self.operations[-1]
 
     @property
     def outputs(self) -> int:
-        """How many logits there are."""
-        return self.result.outputs
+        """How many float32 results an image gives."""
+        return self.result.results(self.tensors)
 
     def macs(self) -> int:
-        """Multiply-accumulates for one image."""
+        """Multiply-accumulates for one image, without those that kernels skip: of zeros left out and of closed gates.
+
+        Of a gate that is not written by a `Rank` nobody knows how many channels it closes, so that all count.
+        """
+        ranks = {operation.target: operation for operation in self.operations if isinstance(operation, Rank)}
         total = 0
         for operation in self.operations:
             if isinstance(operation, Convolve):
                 height, width = self.output_size(operation)
-                total += int(operation.weight.size) * height * width
+                macs = operation.multiplied_weights * height * width
+                if operation.gate in ranks:
+                    macs = macs * ranks[operation.gate].count // operation.outputs
+                total += macs
         return total
 
     def output_size(self, operation: Convolve) -> tuple[int, int]:
@@ -147,10 +165,11 @@ class Program:
 
 
 def _require_frame(program: Program) -> None:
-    """The first operation quantises, the last writes the logits, and every other writes one of the tensors."""
+    """The first operation quantises, the last can give results, and every other writes one of the tensors."""
     kinds = [type(operation) for operation in program.operations]
-    if len(kinds) < 2 or kinds[0] is not Quantise or kinds.count(Quantise) != 1 or kinds[-1] is not Convolve:
-        raise InvalidProgram(f"{program.name}: must begin with its only Quantise and end with a Convolve")
+    if len(kinds) < 2 or kinds[0] is not Quantise or kinds.count(Quantise) != 1 or kinds[-1] not in _RESULTS:
+        names = " or a ".join(kind.__name__ for kind in _RESULTS)
+        raise InvalidProgram(f"{program.name}: must begin with its only Quantise and end with a {names}")
     for name, tensor in program.tensors.items():
         if tensor.name != name:
             raise InvalidProgram(f"{program.name}: the tensor '{name}' calls itself '{tensor.name}'")
@@ -182,7 +201,7 @@ def _unflatten(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Pr
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
         }
-        kind = _OPERATIONS[values.pop("operation")]
+        kind = OPERATIONS[values.pop("operation")]
         prefix = f"{position:04d}."
         values |= {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         operations.append(kind(**values))

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from automc.compression.export import ConvolveStep, clamp_and_round, to_torch
-from automc.compression.program import Convolve, Operation, Program
+from automc.compression.export import to_torch
+from automc.compression.operations import Convolve, Operation, weight_magnitudes
+from automc.compression.program import Program
+from automc.compression.steps import ConvolveStep, clamp_and_round, signs
 
 
 class ShadowWeights(nn.Module):
     """Float weights and biases behind a program's integers, in units of its grids: they round to the integers.
 
-    Biases are those of zero-points of 0, as in `export.py`, in float64, which holds every int32.
+    Biases are those of zero-points of 0, as in `steps.py`, in float64, which holds every int32.
     """
 
     def __init__(self, program: Program) -> None:
@@ -76,8 +78,8 @@ class ShadowWeights(nn.Module):
         for position, weight, bias in zip(self.layers, self.weights, self.biases, strict=True):
             operation = self._operation(position)
             source = self.original.tensors[operation.source]
-            largest = (1 << (operation.weight_bits - 1)) - 1
-            integers = weight.clamp_(-largest, largest).round().double()
+            _, largest = weight_magnitudes(operation.weight_bits)
+            integers = self._rounded(position, weight.clamp_(-largest, largest)).double()
             room = 2**31 - 1 - source.limit * integers.abs().sum((1, 2, 3))
             middle = source.zero_point * integers.sum((1, 2, 3))
             bias.clamp_(middle - room, middle + room)
@@ -91,8 +93,16 @@ class ShadowWeights(nn.Module):
 
     def _integers(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases rounded, with straight-through gradients."""
-        weights = [clamp_and_round(weight.clone(), -127, 127) for weight in self.weights]
+        weights = [self._rounded(*pair) for pair in zip(self.layers, self.weights, strict=True)]
         return weights, [clamp_and_round(bias.clone(), -(2**32), 2**32) for bias in self.biases]
+
+    def _rounded(self, position: int, weight: Tensor) -> Tensor:
+        """A layer's weights rounded: one bit to a sign, and zeros that are not stored stay zeros."""
+        operation = self._operation(position)
+        if operation.weight_bits == 1:
+            return signs(weight)
+        rounded = clamp_and_round(weight.clone(), -127, 127)
+        return rounded * (self._step(position).weight != 0) if operation.skips_zeros else rounded
 
     def _operation(self, position: int) -> Convolve:
         operation = self.original.operations[position]
