@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from automc.choices import Uniform
+from automc.choices import Choice, Codebook, Gated, LowRank, Sparse, Uniform
 from automc.compiler.sizes import stored_bytes
 from automc.compression.policy import Policy
 from automc.cost.kernels import Kernel, KernelPlan
@@ -126,3 +126,49 @@ def test_an_operation_without_any_row_is_refused_before_time_is_spent() -> None:
     latencies = {kernel: 0.001 for kernel in EXPECTED if kernel.operation != "pool_mean"}
     with pytest.raises(TableError, match=r"no row of the operation 'pool_mean'; run `automc measure`"):
         CostModel(residual_network(), table_for(latencies))
+
+
+def test_weights_stored_otherwise_take_what_dense_ones_take_without_skipped_blocks() -> None:
+    lookup = Lookup(table_for({plane(4, 8): 1.0, plane(16, 8): 4.0}))
+    assert lookup(plane(16, 8, encoding="codebook")) == (4.0, True)
+    assert lookup(plane(16, 8, encoding="sparse")) == (4.0, True)
+    assert lookup(plane(16, 8, encoding="blocks", density_percent=25)) == (1.0, True)
+    known = plane(16, 8, encoding="blocks", density_percent=25)
+    lookup = Lookup(table_for({plane(4, 8): 1.0, plane(16, 8): 4.0, known: 1.5}))
+    assert lookup(known) == (1.5, False)
+    assert lookup(plane(16, 8)) == (4.0, False)
+
+
+def test_every_method_has_its_kernels() -> None:
+    def parts(choice: Choice, layer: str) -> list[Kernel]:
+        steps = KernelPlan(residual_network()).steps(Policy(weights={layer: choice}))
+        return [step.kernel for step in steps if step.layer == layer]
+
+    dense = Kernel("convolve", 4, 4, 16, 16, 3, 3, 2, 2, 8, 8)
+    assert parts(Codebook(entries=16), "b") == [dense._replace(encoding="codebook")]
+    assert parts(Sparse(density=0.25), "b") == [dense._replace(encoding="sparse")]
+    blocks = Sparse(density=0.25, pattern="blocks", weight_bits=6)
+    assert parts(blocks, "b") == [dense._replace(encoding="blocks", density_percent=25, weight_bits=6)]
+    assert parts(LowRank(rank_ratio=0.5, weight_bits=4), "result") == [
+        Kernel("convolve", 1, 1, 16, 5, 1, 1, 1, 1, 4, 8),
+        Kernel("convolve", 1, 1, 5, 10, 1, 1, 1, 1, 4, 8),
+    ]
+    assert parts(Gated(active_ratio=0.5), "b") == [
+        Kernel("pool_mean", 1, 1, 16, 16, 8, 8),
+        Kernel("convolve", 1, 1, 16, 16, 1, 1, 1, 1, 8, 8),
+        Kernel("rank", 1, 1, 16, 16),
+        dense,
+    ]
+
+
+def test_fewer_or_fewer_different_weights_take_fewer_bytes() -> None:
+    model = CostModel(residual_network(), table_for(dict.fromkeys(EXPECTED, 0.001)))
+
+    def size(choice: Choice) -> int:
+        return model.cost(Policy(weights={"b": choice})).size_bytes
+
+    sizes = [size(choice) for choice in (Uniform(), Codebook(entries=32), Codebook(entries=4), Uniform(weight_bits=1))]
+    assert sizes == sorted(sizes, reverse=True)
+    assert size(Codebook(entries=16)) == size(Uniform(weight_bits=4))
+    assert size(Sparse(density=0.5, pattern="blocks")) == size(Uniform(weight_bits=4))
+    assert size(Sparse(density=0.1)) < size(Sparse(density=0.3)) < size(Uniform())

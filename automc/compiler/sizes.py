@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from automc.compiler.isa import LANES, STEP
 from automc.compiler.schedules import is_depthwise
 from automc.compiler.schedules.products import Window
@@ -10,11 +12,12 @@ _BYTES_OF_CONSTANTS = 8  # an int32 bias and a float32 multiplier for every outp
 
 
 def stored_bytes(
-    weight_shape: tuple[int, ...], weight_bits: int, groups: int = 1, dilation: tuple[int, int] = (1, 1)
+    weight_shape: tuple[int, ...], weight_bits: float, groups: int = 1, dilation: tuple[int, int] = (1, 1)
 ) -> int:
     """The stored weights, biases and multipliers of a convolution, weight: `out x in/groups x kh x kw`.
 
     Output channels are padded to whole vectors, runs of neighbouring values to whole steps; the same on every target.
+    `weight_bits` are those that a weight takes on average.
     """
     outputs = weight_shape[0]
     if is_depthwise(weight_shape, groups):
@@ -23,4 +26,4 @@ def stored_bytes(
         window = Window.of(weight_shape, dilation, groups)
         values = window.runs * window.steps * STEP
         lanes = groups * (-(-outputs // groups // LANES) * LANES)
-    return lanes * values * weight_bits // 8 + lanes * _BYTES_OF_CONSTANTS
+    return math.ceil(lanes * values * weight_bits / 8) + lanes * _BYTES_OF_CONSTANTS

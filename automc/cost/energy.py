@@ -5,7 +5,7 @@ It is a model, not a measurement: its use is to rank policies, and its coefficie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from automc.cost.kernels import Kernel, Step
@@ -117,10 +117,10 @@ def static_energy(latency_ms: float, coefficients: EnergyCoefficients) -> Energy
 
 
 def energy_of(
-    steps: Iterable[Step], weight_bytes: Mapping[str, int], latency_ms: float, coefficients: EnergyCoefficients
+    steps: Sequence[Step], weight_bytes: Sequence[int], latency_ms: float, coefficients: EnergyCoefficients
 ) -> Energy:
-    """One inference: its `steps`, whose layers store `weight_bytes`, and the static power over `latency_ms`."""
+    """One inference: its `steps`, each of which stores `weight_bytes`, and the static power over `latency_ms`."""
     total = static_energy(latency_ms, coefficients)
-    for step in steps:
-        total += kernel_energy(step.kernel, step.times, weight_bytes.get(step.layer, 0), coefficients)
+    for step, stored in zip(steps, weight_bytes, strict=True):
+        total += kernel_energy(step.kernel, step.times, stored, coefficients)
     return total

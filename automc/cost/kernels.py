@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from automc.choices import Choice, Codebook, Gated, LowRank, Sparse, Uniform
 from automc.compression.policy import Policy
 from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Network, Pool
 
-OperationName = Literal["quantise", "convolve", "depthwise", "sum", "join", "select", "pool_mean", "pool_max"]
+OperationName = Literal[
+    "quantise",
+    "convolve",
+    "depthwise",
+    "sum",
+    "join",
+    "select",
+    "pool_mean",
+    "pool_max",
+    "lookup",
+    "scale",
+    "shuffle",
+    "rank",
+    "dequantise",
+]
 OPERATIONS: tuple[str, ...] = get_args(OperationName)
+Encoding = Literal["dense", "codebook", "sparse", "blocks"]
+ENCODINGS: tuple[str, ...] = get_args(Encoding)
 
 
 class Kernel(NamedTuple):
     """One piece of compiled work, as far as its time depends on it.
 
     `height` and `width` are the output's, `inputs` and `outputs` count channels, `activation_bits` are the source's.
-    What does not matter to an operation is 0 (bits of a sum) or 1 (kernel and stride of a sum).
+    What does not matter to an operation is 0 (bits of a sum) or 1 (kernel and stride of a sum). `encoding` is how
+    weights are stored, and `density_percent` how many of them are not zero where that is known in advance.
     """
 
     operation: OperationName
@@ -34,6 +52,8 @@ class Kernel(NamedTuple):
     weight_bits: int = 0
     activation_bits: int = 0
     residual: bool = False
+    encoding: Encoding = "dense"
+    density_percent: int = 100
 
     @property
     def weights(self) -> int:
@@ -45,12 +65,17 @@ class Kernel(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image."""
-        return self.weights * self.height * self.width
+        """Multiply-accumulates for one image, without those of zeros that are skipped."""
+        return self.weights * self.height * self.width * self.density_percent // 100
+
+    @property
+    def dense(self) -> Kernel:
+        """The kernel whose weights are stored as they are."""
+        return self._replace(encoding="dense", density_percent=100)
 
     @property
     def geometry(self) -> Kernel:
-        """The kernel without its channels, bits and residual."""
+        """The kernel without its channels, bits and residual; how weights are stored is part of it."""
         return self._replace(inputs=0, outputs=0, weight_bits=0, activation_bits=0, residual=False)
 
     @property
@@ -68,11 +93,15 @@ def partial_sum_growth(weight_bits: int, activation_bits: int) -> int:
 
 
 class Step(NamedTuple):
-    """What one layer calls: `kernel`, `times` in a row (once for each group of a grouped convolution)."""
+    """What one layer calls: `kernel`, `times` in a row (once for each group of a grouped convolution).
+
+    `choice` is what was done to its weights, where it has some.
+    """
 
     layer: str
     kernel: Kernel
     times: int
+    choice: Choice | None = None
 
 
 class KernelPlan:
@@ -96,9 +125,9 @@ class KernelPlan:
     def steps(self, policy: Policy) -> tuple[Step, ...]:
         """What each layer calls under `policy`, in the order of computation; a fused sum belongs to its convolution."""
         counts = {name: policy.kept_count(name, slots) for name, slots in self._groups}
-        return tuple(step(policy, counts) for step in self._steps)
+        return tuple(step for steps_of in self._steps for step in steps_of(policy, counts))
 
-    def _step(self, layer: Layer, residual: bool) -> Callable[[Policy, Mapping[str, int]], Step]:
+    def _step(self, layer: Layer, residual: bool) -> _StepsOf:
         if isinstance(layer, Conv):
             return self._convolution(layer, residual)
         _, height, width = layer.shape
@@ -106,40 +135,69 @@ class KernelPlan:
         source = self._kept.of(layer.inputs[0]) if layer.inputs and not isinstance(layer, Concat) else outputs
         operation, kernel, stride = _without_weights(layer)
 
-        def step(policy: Policy, counts: Mapping[str, int]) -> Step:
-            return Step(
-                layer.name, Kernel(operation, height, width, source(counts), outputs(counts), *kernel, *stride), 1
-            )
+        def steps(policy: Policy, counts: Mapping[str, int]) -> tuple[Step, ...]:
+            one = Kernel(operation, height, width, source(counts), outputs(counts), *kernel, *stride)
+            return (Step(layer.name, one, 1),)
 
-        return step
+        return steps
 
-    def _convolution(self, layer: Conv, residual: bool) -> Callable[[Policy, Mapping[str, int]], Step]:
+    def _convolution(self, layer: Conv, residual: bool) -> _StepsOf:
         _, height, width = layer.shape
         source, outputs = self._kept.of(layer.inputs[0]), self._kept.of(layer.name)
         name, stored, kernel, stride = layer.name, self.network.storage[layer.inputs[0]], layer.kernel, layer.stride
         operation: OperationName = "depthwise" if layer.is_depthwise else "convolve"
         times = 1 if layer.is_depthwise else layer.groups
 
-        def step(policy: Policy, counts: Mapping[str, int]) -> Step:
-            chosen = policy.weights.get(name)
-            return Step(
-                name,
-                Kernel(
-                    operation,
-                    height,
-                    width,
-                    source(counts) // times,
-                    outputs(counts) // times,
-                    *kernel,
-                    *stride,
-                    8 if chosen is None else chosen.weight_bits,
-                    policy.bits_of(stored),
-                    residual,
-                ),
-                times,
-            )
+        map_size = self.network[layer.inputs[0]].shape[1:]
 
-        return step
+        def steps(policy: Policy, counts: Mapping[str, int]) -> tuple[Step, ...]:
+            choice = policy.choice(name)
+            whole = Kernel(
+                operation,
+                height,
+                width,
+                source(counts) // times,
+                outputs(counts) // times,
+                *kernel,
+                *stride,
+                choice.weight_bits,
+                policy.bits_of(stored),
+                residual,
+            )
+            if isinstance(choice, Uniform):
+                return (Step(name, whole, times, choice),)
+            return tuple(Step(name, *part, choice) for part in _parts(choice, whole, times, map_size))
+
+        return steps
+
+
+_StepsOf = Callable[[Policy, Mapping[str, int]], tuple[Step, ...]]
+
+
+def _parts(choice: Choice, whole: Kernel, times: int, map_size: tuple[int, int]) -> Iterator[tuple[Kernel, int]]:
+    """The kernels of a layer whose weights are not simply rounded, each with how often it is called."""
+    match choice:
+        case Codebook():
+            yield whole._replace(encoding="codebook"), times
+        case Sparse():
+            # Positions are decoded before the products, which skip only whole blocks.
+            blocks = choice.pattern == "blocks"
+            percent = round(100 * choice.density) if blocks else 100
+            yield whole._replace(encoding="blocks" if blocks else "sparse", density_percent=percent), times
+        case LowRank():
+            rank = choice.rank(whole.outputs, whole.inputs * whole.kernel_height * whole.kernel_width)
+            yield whole._replace(outputs=rank, residual=False), times
+            last = whole._replace(inputs=rank, kernel_height=1, kernel_width=1, stride_height=1, stride_width=1)
+            yield last._replace(activation_bits=8), times
+        case Gated():
+            # A whole vector of output channels is seldom closed, so that the layer counts as if all were open.
+            inputs, outputs = whole.inputs * times, whole.outputs * times
+            yield Kernel("pool_mean", 1, 1, inputs, inputs, *map_size), 1
+            yield Kernel("convolve", 1, 1, inputs, outputs, weight_bits=8, activation_bits=8), 1
+            yield Kernel("rank", 1, 1, outputs, outputs), 1
+            yield whole, times
+        case _:
+            yield whole, times
 
 
 class _KeptChannels:

@@ -44,6 +44,9 @@ class Lookup:
        the tile counts around it; where these bits have no rows around it, the surface of other bits that has, times
        the ratio of the two at the nearest tile counts where both were measured; a residual adds what it adds elsewhere;
     3. the nearest geometry of the same operation, in proportion to the work.
+
+    Weights that are stored otherwise than as they are, and of which the table has no row, take what the dense kernel
+    takes, in proportion to the blocks that are not skipped.
     """
 
     def __init__(self, table: LatencyTable) -> None:
@@ -60,6 +63,9 @@ class Lookup:
         return known
 
     def _estimate(self, kernel: Kernel) -> float:
+        dense = kernel.dense
+        if kernel != dense and kernel.geometry not in self._geometries:
+            return self(dense).latency_ms * kernel.density_percent / 100
         geometry = self._nearest_geometry(kernel)
         pixels = kernel.height * kernel.width * kernel.kernel_height * kernel.kernel_width
         measured_pixels = geometry.height * geometry.width * geometry.kernel_height * geometry.kernel_width
@@ -69,7 +75,9 @@ class Lookup:
         wanted = kernel.geometry
         if wanted in self._geometries:
             return wanted
-        candidates = [geometry for geometry in self._geometries if geometry.operation == kernel.operation]
+        candidates = [
+            known for known in self._geometries if known.operation == kernel.operation and known == known.dense
+        ]
         if not candidates:
             raise TableError(
                 f"the latency table of {self._header.device} has no row of the operation '{kernel.operation}'; "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from automc.cost.energy import EnergyCoefficients
-from automc.cost.kernels import OPERATIONS, Kernel, OperationName
+from automc.cost.kernels import ENCODINGS, OPERATIONS, Encoding, Kernel, OperationName
 from automc.errors import TableError
 from automc.files import closest, sha256_of, write_atomic
 
@@ -20,7 +20,8 @@ Source = Literal["measured", "simulated", "imported"]
 _KEY = Kernel._fields
 _COLUMNS = (*_KEY, "latency_ms", "spread_ms", "count", "source")
 _WITH_BITS = ("convolve", "depthwise")
-_LIMITS = {"weight_bits": 8, "activation_bits": 8}
+_NUMBERS = tuple(name for name in _KEY if name not in ("operation", "encoding"))
+_BITS = ("weight_bits", "activation_bits")
 
 
 @dataclass(frozen=True)
@@ -182,16 +183,16 @@ def _read_rows(lines: list[str], first_line: int, path: Path) -> tuple[Row, ...]
 
 
 def _read_row(values: Mapping[str, str], where: str) -> Row:
-    for column, known in (("operation", OPERATIONS), ("source", get_args(Source))):
+    for column, known in (("operation", OPERATIONS), ("encoding", ENCODINGS), ("source", get_args(Source))):
         if values[column] not in known:
             given = values[column]
             raise TableError(f"{where}: column {column}: unknown {given!r}{closest(given, known)} ({', '.join(known)})")
     operation = values["operation"]
     numbers = {}
-    for column in _KEY[1:]:
-        bits = column in _LIMITS
+    for column in _NUMBERS:
+        bits = column in _BITS
         lowest = int(operation in _WITH_BITS) if bits else int(column != "residual")
-        highest = (8 * lowest) if bits else (1 if column == "residual" else None)
+        highest = (8 * lowest) if bits else {"residual": 1, "density_percent": 100}.get(column)
         numbers[column] = _number(values[column], int, lowest, highest, f"{where}: column {column}")
     latency = _number(values["latency_ms"], float, 0, None, f"{where}: column latency_ms")
     if latency == 0:
@@ -199,7 +200,10 @@ def _read_row(values: Mapping[str, str], where: str) -> Row:
     spread = _number(values["spread_ms"], float, 0, None, f"{where}: column spread_ms")
     count = _number(values["count"], int, 1, None, f"{where}: column count")
     residual = bool(numbers.pop("residual"))
-    kernel = Kernel(cast(OperationName, operation), **cast(dict[str, int], numbers), residual=residual)
+    encoding = cast(Encoding, values["encoding"])
+    kernel = Kernel(
+        cast(OperationName, operation), **cast(dict[str, int], numbers), residual=residual, encoding=encoding
+    )
     return Row(kernel, latency, spread, int(count), cast(Source, values["source"]))
 
 
