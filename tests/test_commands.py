@@ -150,7 +150,7 @@ def test_clearing_the_cache_keeps_the_measured_tables(automc, tmp_path):
 def test_a_plugin_adds_a_network_and_a_data_set(automc, tmp_path, monkeypatch):
     (tmp_path / "my_plugin.py").write_text(
         "from automc.network.zoo import register_network\n"
-        "from automc.network.resnet import resnet8\n"
+        "from automc.network.architectures.resnet import resnet8\n"
         "register_network('my_network', resnet8)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from automc.network.coupling import couple
-from automc.network.graph import Add, Concat, Conv, Gather, Group, Input, Layer, Pool
+from automc.network.graph import (
+    Add,
+    Concat,
+    Conv,
+    Curve,
+    Gather,
+    Group,
+    Input,
+    Layer,
+    Multiply,
+    Pool,
+    Shuffle,
+)
 from automc.network.zoo import build_network
 from tests.networks import TinyConcat, TinyDepthwise, TinyPlain, TinyResidual, traced
 
@@ -137,7 +150,7 @@ def test_gather_without_zeros_passes_slots_on_and_with_zeros_starts_anew() -> No
     assert groups[0].prunable
 
 
-def test_grouped_convolution_keeps_its_inputs_and_outputs() -> None:
+def test_sets_of_a_grouped_convolution_lose_equally_many_channels() -> None:
     layers = chain(
         conv("first", "input", 3, 4),
         conv("grouped", "first", 4, 6, groups=2),
@@ -145,8 +158,79 @@ def test_grouped_convolution_keeps_its_inputs_and_outputs() -> None:
         conv("last", "free", 5, 2),
     )
     groups, _ = couple(layers)
-    assert [group.prunable for group in groups] == [False, False, True, False]
-    assert all(group.reason.startswith("grouped computes 2 separate sets of channels") for group in groups[:2])
+    assert [group.prunable for group in groups] == [True, True, True, False]
+    assert members(groups)["first"] == {"first": [0, 1, 0, 1]}
+    assert members(groups)["grouped"] == {"grouped": [0, 1, 2, 0, 1, 2]}
+
+
+def test_sets_that_cannot_lose_equally_many_channels_stay() -> None:
+    layers = chain(
+        conv("first", "input", 3, 4),
+        conv("multiplied", "first", 4, 8, groups=4),
+        conv("last", "multiplied", 8, 2),
+    )
+    groups, _ = couple(layers)
+    assert [group.prunable for group in groups] == [False, True, False]
+    assert groups[0].reason == "multiplied computes 4 separate sets of channels, which cannot be made smaller evenly"
+
+
+@pytest.mark.parametrize(("sets", "channels"), [(2, 50), (3, 60), (4, 68), (3, 9)])
+def test_shuffled_channels_leave_every_set_of_writer_and_reader_evenly(sets: int, channels: int) -> None:
+    shuffled = np.arange(channels).reshape(sets, -1).T.ravel()
+    layers = chain(
+        conv("first", "input", 3, sets),
+        conv("writer", "first", sets, channels, groups=sets),
+        Gather("shuffle", ("writer",), (channels, 4, 4), tuple(shuffled.tolist())),
+        conv("reader", "shuffle", channels, 2 * sets, groups=sets),
+        conv("last", "reader", 2 * sets, 2),
+    )
+    groups, slots = couple(layers)
+    assert groups[1].slots == channels // sets
+    for tensor in ("writer", "shuffle"):
+        for one in slots[tensor][:, 1].reshape(sets, -1):
+            assert sorted(one.tolist()) == list(range(channels // sets))
+
+
+def test_depthwise_convolution_over_a_concatenation_joins_no_groups() -> None:
+    layers = chain(
+        conv("left", "input", 3, 2),
+        conv("right", "input", 3, 3),
+        Concat("concat", ("left", "right"), (5, 4, 4)),
+        conv("norm", "concat", 5, 5, groups=5),
+        conv("last", "norm", 5, 2),
+    )
+    groups, slots = couple(layers)
+    assert members(groups) == {"left": {"left": [0, 1]}, "right": {"right": [0, 1, 2]}, "last": {"last": [0, 1]}}
+    assert slots["norm"].tolist() == slots["concat"].tolist()
+
+
+def test_gains_leave_with_the_channels_that_they_scale() -> None:
+    layers = chain(
+        conv("first", "input", 3, 4),
+        Pool("pool", ("first",), (4, 1, 1), "mean", (4, 4), (4, 4)),
+        conv("squeeze", "pool", 4, 2),
+        conv("excite", "squeeze", 2, 4),
+        Curve("gate", ("excite",), (4, 1, 1), "sigmoid"),
+        Multiply("scale", ("first", "gate"), (4, 4, 4)),
+        conv("last", "scale", 4, 2),
+    )
+    groups, _ = couple(layers)
+    assert members(groups) == {
+        "first": {"first": numbers(4), "excite": numbers(4)},
+        "squeeze": {"squeeze": [0, 1]},
+        "last": {"last": [0, 1]},
+    }
+
+
+def test_channels_that_become_pixels_of_one_channel_leave_together() -> None:
+    layers = chain(
+        conv("first", "input", 3, 8),
+        Shuffle("pixels", ("first",), (2, 8, 8), 2),
+        conv("last", "pixels", 2, 2),
+    )
+    groups, slots = couple(layers)
+    assert members(groups)["first"] == {"first": [0] * 4 + [1] * 4}
+    assert column(slots["pixels"], 1) == [0, 1]
 
 
 def test_channels_added_to_the_image_stay() -> None:

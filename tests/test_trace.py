@@ -142,6 +142,42 @@ GRAPHS: dict[str, Custom] = {
     "computed weights": Custom(
         parts(8, one=Standardised(8, 8, 3)), lambda self, x: head(self, F.relu(self.one(self.stem(x))))
     ),
+    "constants": Custom(
+        parts(8, gain=nn.Conv2d(8, 8, 1)),
+        lambda self, x: head(self, 1 - (2 * self.stem(x) - torch.linspace(0, 1, 8).view(8, 1, 1)) / 4 + 3),
+    ),
+    "hard sigmoid by hand": Custom(
+        parts(8), lambda self, x: head(self, (y := self.stem(x)) * (F.relu6(y.mean((2, 3), True) + 3) / 6))
+    ),
+    "difference": Custom(
+        parts(8, one=nn.Conv2d(8, 8, 1)), lambda self, x: head(self, F.relu(self.stem(x)) - self.one(self.stem(x)))
+    ),
+    "multiples": Custom(
+        parts(8, one=nn.Conv2d(8, 8, 1)),
+        lambda self, x: head(self, torch.sub(y := self.stem(x), torch.add(self.one(y), y, alpha=2), alpha=3)),
+    ),
+    "curves": Custom(
+        parts(8, one=nn.Conv2d(8, 8, 1), gelu=nn.GELU(), silu=nn.SiLU(), tanh=nn.Tanh()),
+        lambda self, x: head(self, self.tanh(self.one(F.hardswish(self.silu(self.gelu(self.stem(x)))))).sigmoid()),
+    ),
+    "gains of dense layers, expanded": Custom(
+        parts(8, down=nn.Linear(8, 2), up=nn.Linear(2, 8), gate=nn.Hardsigmoid()),
+        lambda self, x: head(
+            self,
+            (y := self.stem(x))
+            * self.gate(self.up(F.relu(self.down(y.mean((2, 3)))))).view(x.shape[0], 8, 1, 1).expand_as(y),
+        ),
+    ),
+    "pixel shuffle": Custom(parts(2, up=nn.PixelShuffle(2)), lambda self, x: head(self, F.relu(self.up(self.stem(x))))),
+    "a map as result": Custom(
+        {"stem": nn.Conv2d(1, 4, 3, padding=1)}, lambda self, x: F.pixel_shuffle(self.stem(x), 2)
+    ),
+    "difference from the image as result": Custom(
+        {"stem": nn.Conv2d(1, 4, 3, padding=1), "last": nn.Conv2d(4, 1, 1)},
+        lambda self, x: x - self.last(F.relu(self.stem(x))),
+    ),
+    "means as result": Custom({"stem": nn.Conv2d(1, 4, 3, padding=1)}, lambda self, x: self.stem(x).mean((2, 3))),
+    "probabilities as result": Custom(parts(8), lambda self, x: head(self, self.stem(x)).sigmoid()),
     "clamps": Custom(
         parts(8, one=nn.Conv2d(8, 8, 1), six=nn.Hardtanh(0, 6)),
         lambda self, x: head(self, self.six(self.one(torch.clamp(self.stem(x), min=0)))),
@@ -160,7 +196,7 @@ def assert_same(network: Network, module: nn.Module) -> None:
         assert tensors[layer.name].shape == (5, *layer.shape)
     with torch.no_grad():
         torch.testing.assert_close(
-            tensors[network.output.name].flatten(1), module(images.clone()), rtol=1e-4, atol=1e-5
+            tensors[network.output.name].flatten(1), module(images.clone()).flatten(1), rtol=1e-4, atol=1e-5
         )
 
 
@@ -269,7 +305,7 @@ class Recurrent(nn.Module):
         self.stem, self.lstm, self.linear = nn.Conv2d(1, 4, 1), nn.LSTM(8, 5, batch_first=True), nn.Linear(5, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        values, _ = self.lstm(torch.tanh(self.stem(x)).mean(1))
+        values, _ = self.lstm(F.softplus(self.stem(x)).mean(1))
         return self.linear(values[:, -1])
 
 
@@ -284,6 +320,69 @@ class Branching(nn.Module):
         return self.linear(x.flatten(1))
 
 
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.attention = nn.Conv2d(1, 4, 1), nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        return self.attention(tokens, tokens, tokens)[0].mean(1)
+
+
+class TwoImages(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.linear((x + y).flatten(1))
+
+
+class Masked(nn.Module):
+    """A second argument that has a default value is left at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+        randomise(self, 0)
+        self.eval()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, scale: float = 2.0) -> Tensor:
+        if mask is not None:
+            x = x * mask
+        return self.linear(x.flatten(1)) * scale
+
+
+class Assigning(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        y[:, 0] = 0
+        return y
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stem(x + torch.rand_like(x))
+
+
+class Sequence(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.flatten(1, 2))
+
+
 def message_of(module: nn.Module) -> str:
     with pytest.raises(UnsupportedLayer) as caught:
         traced(module)
@@ -293,8 +392,27 @@ def message_of(module: nn.Module) -> str:
 def test_every_unsupported_operation_is_named_at_once() -> None:
     message = message_of(Recurrent())
     assert message.startswith("Recurrent has 2 operations that automc cannot compile:")
-    for part in ("forward (tanh)", "lstm (LSTM)", "automc understands Conv2d", "Replace"):
+    for part in ("forward (softplus)", "lstm (LSTM): it is recurrent", "automc understands Conv2d", "Replace"):
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Attention, "attention (MultiheadAttention): it multiplies two tensors"),
+        (TwoImages, "TwoImages takes further inputs beside the image: y"),
+        (Assigning, "cannot be traced: 'Proxy' object does not support item assignment"),
+        (Noisy, "forward (rand_like): not supported"),
+        (Sequence, "conv (Conv1d): it is not for images"),
+    ],
+)
+def test_hostile_modules_are_refused_with_a_reason(kind: type[nn.Module], words: str) -> None:
+    assert words in message_of(kind())
+
+
+def test_further_arguments_keep_their_default_values() -> None:
+    module = Masked()
+    assert_same(traced(module), module)
 
 
 def test_control_flow_is_explained_with_its_place() -> None:
@@ -316,7 +434,11 @@ def behind(operation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        (nn.Tanh(), "one (Tanh): not supported"),
+        (nn.Softplus(), "one (Softplus): not supported"),
+        (nn.LeakyReLU(), "train with nn.ReLU"),
+        (nn.GELU("tanh"), "set approximate='none'"),
+        (nn.GroupNorm(2, 8), "one (GroupNorm): it normalises by statistics of each image; train with nn.BatchNorm2d"),
+        (nn.ConvTranspose2d(8, 8, 2, 2), "train with a convolution and nn.PixelShuffle"),
         (nn.Conv2d(8, 8, 3, padding_mode="reflect", padding=1), "one (Conv2d): its padding mode is 'reflect'"),
         (nn.Conv2d(8, 8, 2, padding="same"), "take an odd kernel"),
         (nn.BatchNorm2d(8, affine=False, track_running_stats=False), "track_running_stats=True"),
@@ -335,9 +457,12 @@ def test_modules_that_are_refused(part: nn.Module, words: str) -> None:
 @pytest.mark.parametrize(
     ("operation", "words"),
     [
-        (lambda y: y * 2, "forward (mul): not supported"),
-        (lambda y: y + 1, "it adds a constant"),
-        (lambda y: torch.add(y, y, alpha=2), "it adds a constant or a multiple"),
+        (lambda y: y * y, "For x * f(x) use nn.SiLU"),
+        (lambda y: y * y.mean(1, keepdim=True), "use x.mean((2, 3))"),
+        (lambda y: y / y, "division by a constant"),
+        (lambda y: y + torch.arange(8.0), "differs from pixel to pixel"),
+        (lambda y: y.mean((2, 3), True) * torch.ones(8, 8, 8), "does not fit a tensor of size"),
+        (lambda y: (y.flatten(2) @ torch.eye(64)).view(-1, 8, 8, 8), "as attention does"),
         (lambda y: y + y.mean((2, 3), keepdim=True), "both must have one shape"),
         (lambda y: torch.cat([y, y], 2), "only channels (dim=1) can be joined"),
         (lambda y: F.pad(y, (1, 1, 1, 1)), "pad and crop inside a convolution"),
@@ -359,9 +484,10 @@ def test_operations_that_are_refused(operation: Callable[[Tensor], Tensor], word
     ("compute", "words"),
     [
         (lambda self, x: head(self, self.stem(x)).softmax(1), "leave the softmax to the loss"),
-        (lambda self, x: head(self, self.stem(x)).relu(), "without activation"),
-        (lambda self, x: self.stem(x).mean((2, 3)), "the last layer must be a dense one"),
-        (lambda self, x: (head(self, self.stem(x)), x), "must give one tensor"),
+        (lambda self, x: (head(self, self.stem(x)), x), "gives a tuple; it must give one tensor"),
+        (lambda self, x: {"logits": head(self, self.stem(x))}, "gives a dict; it must give one tensor"),
+        (lambda self, x: self.stem(x).flatten(1), "neither a choice of channels"),
+        (lambda self, x: x, "no layer with weights"),
         (lambda self, x: head(self, self.stem(x)).flip(0), "forward (output): it mixes the images of a batch"),
     ],
 )

@@ -86,8 +86,18 @@ def test_networks_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("resnet20", 269_722), ("resnet32", 464_154), ("resnet44", 658_586), ("resnet56", 853_018)]
+    ("name", "parameters"),
+    [
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet44", 658_586),
+        ("resnet56", 853_018),
+        ("lenet5", 431_080),  # Han et al. 2016, table 2: 431 K
+        ("densenet40_k12", 1_019_722),  # Huang et al. 2017, table 2: 1.0 M
+        ("mobilenetv2_100_224", 3_504_872),  # torchvision's
+    ],
 )
-def test_cifar_resnets_have_the_papers_sizes(name: str, parameters: int) -> None:
-    network = build_network(name, 10, 3)
+def test_networks_have_the_papers_sizes(name: str, parameters: int) -> None:
+    entry = zoo.zoo()[name]
+    network = build_network(name, entry.classes, entry.shape[0])
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters

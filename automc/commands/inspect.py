@@ -67,9 +67,16 @@ def _described(kind: catalog.Kind, path: Path) -> str:
 
 
 def _networks() -> list[str]:
-    from automc.network.zoo import network_names
+    from automc.network.zoo import network_names, zoo
 
-    return network_names()
+    entries = zoo()
+
+    def state(name: str) -> str:
+        if name not in entries:
+            return "registered by a plugin"
+        return f"{entries[name].title} ({' x '.join(map(str, entries[name].shape))})"
+
+    return [f"{name:24s} {state(name)}" for name in network_names()]
 
 
 def _data() -> list[str]:

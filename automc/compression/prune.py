@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from automc.compression.quantize import damp
+from automc.compression.reconstruct import as_matrix
 from automc.compression.statistics import Moments
 from automc.network.graph import Network
 
@@ -33,7 +34,7 @@ def removal_order(network: Network, moments: Mapping[str, Moments]) -> dict[str,
 
 @dataclass(eq=False)
 class _Reader:
-    """A convolution that reads channels of the group, as elimination goes on.
+    """A convolution that reads channels of the group, or one of its sets of channels, as elimination goes on.
 
     slots: `in`, -1 for channels of other groups; inverse: `d x d` of the Gram matrix of what remains; weight:
     `d x out`, refitted to what remains; variance of the output.
@@ -75,12 +76,14 @@ def _readers(network: Network, position: int, moments: Mapping[str, Moments]) ->
         group, slots = network.channel_slots[layer.inputs[0]].T
         mine = group == position
         # A depthwise layer hands its channels on; those who read them there count.
-        if mine.any() and layer.groups == 1:
-            gram = moments[layer.name].gram[0]
-            weight = torch.tensor(layer.weight, dtype=torch.float64).flatten(1).T.contiguous()
+        if not mine.any() or layer.is_depthwise:
+            continue
+        grams, rows = moments[layer.name].gram, as_matrix(layer)
+        for gram, own, channels in zip(grams, rows, np.where(mine, slots, -1).reshape(layer.groups, -1), strict=True):
+            weight = own.T.contiguous()
             variance = float((weight * (gram @ weight)).sum())
             inverse = torch.linalg.inv(damp(gram[None], _RIDGE)[0])
-            readers.append(_Reader(np.where(mine, slots, -1), inverse, weight, max(variance, 1e-30)))
+            readers.append(_Reader(channels, inverse, weight, max(variance, 1e-30)))
     return readers
 
 

@@ -35,7 +35,7 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """moments: by convolution; samples: `channels x m` float32 of each tensor that is quantised or convolved."""
+    """moments: by convolution; samples: `channels x m` float32 of each tensor that is stored or convolved."""
 
     moments: Mapping[str, Moments]
     samples: Mapping[str, NDArray[np.float32]]
@@ -46,7 +46,7 @@ def collect(network: Network, pixels: NDArray[np.uint8], positions: Mapping[str,
     """Run the dense network over the calibration images `n x h x w x c`; `positions` are of `sample_positions`."""
     sums: dict[str, MomentSum] = {layer.name: MomentSum() for layer in network.convs}
     read = [layer.inputs[0] for layer in network.convs]
-    samples: dict[str, list[Tensor]] = {name: [] for name in (*network.quantised_tensors, *read)}
+    samples: dict[str, list[Tensor]] = {name: [] for name in (*network.stored_tensors, *read)}
     places = -(-SAMPLES // len(pixels))
     for batch in batches(network, pixels):
         for layer, inputs, _, after in walk(network.layers, batch):

@@ -67,7 +67,7 @@ def random_program(network: Network, policy: Policy, seed: int) -> Program:
     random = np.random.default_rng(seed)
     slots = kept_slots(policy, network, {group.name: np.arange(group.slots) for group in network.groups})
     kept = {layer.name: network.kept_channels(layer.name, slots) for layer in network.layers}
-    grids = {name: Grid(policy.bits_of(name), 1 / (1 << policy.bits_of(name)), 0) for name in network.quantised_tensors}
+    grids = {name: Grid(policy.bits_of(name), 1 / (1 << policy.bits_of(name)), 0) for name in network.stored_tensors}
     lowering = Lowering(network, kept, grids)
     for layer in network.layers:
         weights = None

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from automc.network.graph import Activation, Add, Concat, Conv, Gather, Input, Layer, Pool
+from automc.network.curves import CURVES
+from automc.network.graph import Activation, Add, Concat, Conv, Curve, Gather, Input, Layer, Multiply, Pool, Shuffle
 
 
 @torch.no_grad()
@@ -53,6 +54,12 @@ def _compute(layer: Layer, sources: list[Tensor]) -> Tensor:
             return F.avg_pool2d(source, layer.kernel, layer.stride, layer.padding)
         case Pool():
             return F.max_pool2d(source, layer.kernel, layer.stride, layer.padding)
+        case Curve():
+            return CURVES[layer.kind](source)
+        case Multiply():
+            return source * sources[1]
+        case Shuffle():
+            return F.pixel_shuffle(source, layer.factor)
         case _:
             raise TypeError(f"no forward pass for {type(layer).__name__} {layer.name}")
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Shape = tuple[int, int, int]  # channels, height, width
 Activation = Literal["none", "relu", "relu6"]
+CurveKind = Literal["hardswish", "hardsigmoid", "sigmoid", "silu", "tanh", "gelu"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class Concat(Layer):
 class Gather(Layer):
     """Channels picked by `index`, -1 for a channel of zeros, of every `stride`-th pixel.
 
-    The zero-padded, subsampled shortcut of CIFAR ResNets, and every split, slice and shuffle of channels.
+    The zero-padded, subsampled shortcut of CIFAR ResNets, and every split, slice and reordering of channels.
     """
 
     index: tuple[int, ...] = ()
@@ -101,11 +102,31 @@ class Pool(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class Curve(Layer):
+    """A function of each value by itself that is no clamp; `curves.py` has them by `kind`."""
+
+    kind: CurveKind = "sigmoid"
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply(Layer):
+    """A map times gains, `channels x 1 x 1`, its inputs in this order: the second half of squeeze-and-excitation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shuffle(Layer):
+    """Pixels out of channels: `c * factor^2 x h x w` to `c x h * factor x w * factor`, as `torch.pixel_shuffle`."""
+
+    factor: int = 2
+
+
+@dataclass(frozen=True, eq=False)
 class Group:
     """Channels of several layers that can only be removed together.
 
     `members` maps each producing convolution to the slot of each of its output channels: removing slot `s` removes
-    every channel that maps to `s`. A group that cannot be pruned says why in `reason`.
+    every channel that maps to `s`. A depthwise convolution over channels of several groups is a member of none, and
+    loses those that leave. A group that cannot be pruned says why in `reason`.
     """
 
     name: str  # of its first producer
@@ -178,18 +199,29 @@ class Network:
                     fused[layer.name] = last.name
         return fused
 
+    @property
+    def writes_logits(self) -> bool:
+        """Whether the result is float32 as a dense layer computes it; others are stored as integers before."""
+        last = self.output
+        return isinstance(last, Conv) and last.is_dense and last.activation == "none"
+
+    @cached_property
+    def stored_tensors(self) -> tuple[str, ...]:
+        """The tensors that have a grid of their own, in the order of computation.
+
+        Not the logits (float32), nor what a sum absorbs, nor what only moves values (gathers, maxima, pixel shuffles).
+        """
+        absent = set(self.fused_sums.values()) | ({self.output.name} if self.writes_logits else set())
+        return tuple(layer.name for layer in self.layers if layer.name not in absent and not _only_moves(layer))
+
     @cached_property
     def quantised_tensors(self) -> tuple[str, ...]:
-        """The tensors that have bits of their own, in the order of computation.
+        """The stored tensors whose bits may be chosen.
 
-        Not the result (float32), nor what a sum absorbs, nor what only moves values (gathers, maxima).
+        The gains of a multiplication keep 8: they are few, and an error of one is one of a whole channel.
         """
-        absorbed = set(self.fused_sums.values())
-        return tuple(
-            layer.name
-            for layer in self.layers
-            if layer is not self.output and layer.name not in absorbed and not _only_moves(layer)
-        )
+        gains = {self.storage[layer.inputs[1]] for layer in self.layers if isinstance(layer, Multiply)}
+        return tuple(name for name in self.stored_tensors if name not in gains)
 
     @cached_property
     def storage(self) -> Mapping[str, str]:
@@ -228,4 +260,4 @@ class Network:
 
 def _only_moves(layer: Layer) -> bool:
     """Whether every value that the layer writes is one that it reads."""
-    return isinstance(layer, Gather) or (isinstance(layer, Pool) and layer.kind == "max")
+    return isinstance(layer, Gather | Shuffle) or (isinstance(layer, Pool) and layer.kind == "max")

@@ -13,12 +13,13 @@ from torch.utils import _pytree as pytree
 from automc.errors import UnsupportedLayer
 from automc.network.fold import used
 from automc.network.graph import Gather, Input, Layer, Shape
-from automc.network.operators import FUNCTIONS, Place
+from automc.network.operators import ADVICE, FUNCTIONS, Place
 from automc.network.views import Refused, View
 
 _SUPPORTED = (
-    "automc understands Conv2d, Linear, BatchNorm2d, ReLU, ReLU6, sums of two tensors, torch.cat over channels, "
-    "slices, splits, shuffles and zero padding of channels, average and max pooling, flattening and dropout."
+    "automc understands Conv2d, Linear, BatchNorm2d, ReLU, ReLU6, Hardswish, Hardsigmoid, Sigmoid, SiLU, GELU, Tanh, "
+    "sums and differences, products with constants and with gains of (channels, 1, 1), torch.cat over channels, "
+    "slices, splits, shuffles and zero padding of channels, PixelShuffle, average and max pooling, flattening, dropout."
 )
 
 
@@ -67,8 +68,8 @@ class _Lowering:
 
     def value(self, node: fx.Node, arguments: tuple[Any, ...], named: dict[str, Any], result: Any) -> Any:
         """What `node` gives, with `View`s for tensors that depend on the image. Raises `Refused`."""
-        if node.op == "placeholder":
-            return self._input
+        if node.op == "placeholder" and node.prev.op != "placeholder":
+            return self._input  # the others are arguments with a default value
         leaves = pytree.tree_leaves((arguments, named))
         computed = any(isinstance(leaf, View | _Unknown) for leaf in leaves)
         if not computed or not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
@@ -133,13 +134,14 @@ class _Lowering:
         for kind in kinds:
             if kind in FUNCTIONS:
                 return FUNCTIONS[kind]
-        raise Refused("not supported")
+        raise Refused(next((ADVICE[kind] for kind in kinds if kind in ADVICE), "not supported"))
 
 
 def _output(at: Place, result: Any) -> Layer:
     """The layer that writes what the module gives."""
     if not isinstance(result, View):
-        raise Refused(f"the module gives a {type(result).__name__}; it must give one tensor, the logits")
+        kind = type(result).__name__.removeprefix("immutable_")
+        raise Refused(f"the module gives a {kind}; it must give one tensor")
     return at.read(result)
 
 

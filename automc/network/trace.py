@@ -15,10 +15,11 @@ from automc.errors import DataError, UnsupportedLayer, WeightsError
 from automc.network.coupling import couple
 from automc.network.fold import fold
 from automc.network.forward import forward
-from automc.network.graph import Conv, Layer, Network, Shape
+from automc.network.graph import Conv, Network, Shape
 from automc.network.lowering import lower
 
-_TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by less than 1e-6
+_TOLERANCE = 1e-4  # of the largest result: float32 sums in another order differ by less than 1e-6
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # *args, **kwargs
 
 
 @torch.no_grad()
@@ -38,7 +39,8 @@ def trace(module: nn.Module, shape: Shape, mean: tuple[float, ...], std: tuple[f
     results = _run(module, graph, images, name)
     layers, notes = fold(lower(module, graph, results, shape, name))
     notes += _shared_weights(module, graph)
-    _check_output(layers[-1], name)
+    if not any(isinstance(layer, Conv) for layer in layers):
+        raise UnsupportedLayer(f"{name} has no layer with weights; there is nothing to compress")
     _check_same(forward(layers, images)[layers[-1].name].flatten(1), module, images, name)
     groups, channel_slots = couple(layers)
     return Network(name, tuple(layers), groups, channel_slots, tuple(mean), tuple(std), tuple(notes))
@@ -51,8 +53,16 @@ def _check_finite(module: nn.Module, name: str) -> None:
 
 
 def _record(module: nn.Module, name: str) -> fx.Graph:
+    _, *others = inspect.signature(module.forward).parameters.values()
+    needed = [other.name for other in others if other.default is other.empty and other.kind not in _COLLECTING]
+    if needed:
+        raise UnsupportedLayer(
+            f"{name} takes further inputs beside the image: {', '.join(needed)}. automc compresses networks of one "
+            "input; give the others a default value, or compress a module that computes them itself."
+        )
+    settings = {other.name: other.default for other in others if other.default is not other.empty}
     try:
-        return fx.Tracer().trace(module)
+        return fx.Tracer().trace(module, settings)
     except Exception as error:  # whatever the module's own code raises on values that are not known yet
         raise UnsupportedLayer(
             f"{name} cannot be traced: {error} ({_where(error)})\n"
@@ -101,20 +111,12 @@ def _shared_weights(module: nn.Module, graph: fx.Graph) -> list[str]:
     ]
 
 
-def _check_output(layer: Layer, name: str) -> None:
-    if not isinstance(layer, Conv) or not layer.is_dense or layer.activation != "none":
-        raise UnsupportedLayer(
-            f"{name}: its result comes from {layer.name} ({type(layer).__name__}); the last layer must be a dense one "
-            "without activation, which writes the logits. Leave softmax to the loss, and put pooling before the layer."
-        )
-
-
-def _check_same(logits: Tensor, module: nn.Module, images: Tensor, name: str) -> None:
+def _check_same(result: Tensor, module: nn.Module, images: Tensor, name: str) -> None:
     expected = module(images.clone()).flatten(1)
-    difference = float((logits - expected).abs().max())
+    difference = float((result - expected).abs().max())
     if not difference <= _TOLERANCE * float(expected.abs().max()):
         raise UnsupportedLayer(
-            f"{name}: the traced layers do not compute what the module computes (logits differ by {difference:.3g}). "
+            f"{name}: the traced layers do not compute what the module computes (results differ by {difference:.3g}). "
             "Does an operation write in place into a tensor that is read again later, or draw random numbers? "
             "Use inplace=False there."
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,29 +17,105 @@ if TYPE_CHECKING:  # torch takes seconds to import, and the names alone need non
 Factory = Callable[[int, int], "nn.Module"]  # (classes, image channels) -> a network with fresh weights
 
 
-def _resnet8(classes: int, channels: int) -> nn.Module:
-    from automc.network.resnet import resnet8
+@dataclass(frozen=True)
+class Entry:
+    """A network of the zoo. `shape`: the images that it is made for (channels, height, width), `classes`: of them.
 
-    return resnet8(classes, channels)
+    The network takes images of other sizes where its pooling does.
+    """
 
-
-def _plain20(classes: int, channels: int) -> nn.Module:
-    from automc.network.resnet import plain20
-
-    return plain20(classes, channels)
-
-
-def _cifar_resnet(depth: int, classes: int, channels: int) -> nn.Module:
-    from automc.network.resnet import cifar_resnet
-
-    return cifar_resnet(depth, classes, channels)
+    title: str
+    factory: Factory
+    shape: tuple[int, int, int] = (3, 32, 32)
+    classes: int = 10
 
 
-_REGISTRY: dict[str, Factory] = {
-    "resnet8": _resnet8,
-    "plain20": _plain20,
-    **{f"resnet{depth}": partial(_cifar_resnet, depth) for depth in (20, 32, 44, 56)},
+def _classifier(file: str, maker: str, **settings: float) -> Factory:
+    """A factory that imports the family's file, and torch with it, only when a network is wanted."""
+
+    def build(classes: int, channels: int) -> nn.Module:
+        make = getattr(import_module(f"automc.network.architectures.{file}"), maker)
+        module: nn.Module = make(classes=classes, channels=channels, **settings)
+        return module
+
+    return build
+
+
+def _image(file: str, maker: str, **settings: int) -> Factory:
+    """The same for a network whose result is an image, which has no classes."""
+
+    def build(classes: int, channels: int) -> nn.Module:
+        make = getattr(import_module(f"automc.network.architectures.{file}"), maker)
+        module: nn.Module = make(channels=channels, **settings)
+        return module
+
+    return build
+
+
+_GREY: tuple[int, int, int] = (1, 28, 28)
+_ZOO: dict[str, Entry] = {
+    "resnet8": Entry("ResNet-8 of MLPerf Tiny", _classifier("resnet", "resnet8")),
+    "plain20": Entry("ResNet-20 without its shortcuts", _classifier("resnet", "plain20")),
+    **{
+        f"resnet{depth}": Entry(f"CIFAR ResNet-{depth}", _classifier("resnet", "cifar_resnet", depth=depth))
+        for depth in (20, 32, 44, 56)
+    },
+    "resnet29_bottleneck": Entry(
+        "CIFAR ResNet-29 in bottlenecks", _classifier("resnet", "bottleneck_resnet", depth=29)
+    ),
+    "vgg16_bn": Entry("VGG-16 with batch norm", _classifier("vgg", "Vgg")),
+    **{
+        f"densenet{depth}_k12": Entry(f"DenseNet-{depth}", _classifier("densenet", "DenseNet", depth=depth, growth=12))
+        for depth in (22, 40)
+    },
+    "squeezenet": Entry("SqueezeNet 1.0", _classifier("squeezenet", "SqueezeNet")),
+    **{
+        f"mobilenetv{version}_{round(100 * width):03d}": Entry(
+            f"MobileNetV{version} x{width:g}",
+            _classifier("mobilenet", f"MobileNetV{version}", width=width, small=True),
+        )
+        for version in (1, 2)
+        for width in (0.25, 0.5, 1.0)
+    },
+    "mobilenetv1_025_96": Entry(
+        "MobileNetV1 x0.25, visual wake words of MLPerf Tiny",
+        _classifier("mobilenet", "MobileNetV1", width=0.25, small=False),
+        (3, 96, 96),
+        2,
+    ),
+    **{
+        f"mobilenetv2_{round(100 * width):03d}_{size}": Entry(
+            f"MobileNetV2 x{width:g}",
+            _classifier("mobilenet", "MobileNetV2", width=width, small=False),
+            (3, size, size),
+            1000,
+        )
+        for width, size in ((0.35, 96), (1.0, 96), (1.0, 224))
+    },
+    **{
+        f"shufflenetv1_g{groups}": Entry(
+            f"ShuffleNetV1 x1, {groups} groups", _classifier("shufflenet", "ShuffleNetV1", groups=groups)
+        )
+        for groups in (2, 3)
+    },
+    **{
+        f"shufflenetv2_{round(100 * width):03d}": Entry(
+            f"ShuffleNetV2 x{width:g}", _classifier("shufflenet", "ShuffleNetV2", width=width)
+        )
+        for width in (0.5, 1.0)
+    },
+    "ds_cnn": Entry("DS-CNN, keyword spotting of MLPerf Tiny", _classifier("ds_cnn", "DsCnn"), (1, 49, 10), 12),
+    "mnasnet_050": Entry("MnasNet-A1 x0.5", _classifier("mnasnet", "MnasNet", width=0.5, hard=False)),
+    "mnasnet_050_hard": Entry(
+        "MnasNet-A1 x0.5 with hard-swish and hard-sigmoid", _classifier("mnasnet", "MnasNet", width=0.5, hard=True)
+    ),
+    "autoencoder": Entry("autoencoder, anomaly detection of MLPerf Tiny", _image("autoencoder", "Autoencoder"), _GREY),
+    "dncnn": Entry("DnCNN, removal of noise", _image("images", "DnCnn", depth=17, width=64)),
+    "dncnn_small": Entry("DnCNN of 8 layers, 24 channels", _image("images", "DnCnn", depth=8, width=24)),
+    "fsrcnn_x2": Entry("FSRCNN, images twice as large", _image("images", "Fsrcnn", factor=2), (3, 16, 16)),
+    "lenet5": Entry("LeNet-5 of Deep Compression", _classifier("lenet", "LeNet5"), _GREY),
 }
+_REGISTRY: dict[str, Factory] = {name: entry.factory for name, entry in _ZOO.items()}
 
 
 def register_network(name: str, factory: Factory) -> None:
@@ -51,8 +128,16 @@ def network_names() -> list[str]:
     return sorted(_REGISTRY)
 
 
+def zoo() -> dict[str, Entry]:
+    """The networks that automc brings with it, by name."""
+    return dict(_ZOO)
+
+
 def build_network(name: str, classes: int, channels: int) -> nn.Module:
-    """A network with fresh weights, in evaluation mode. Raises `NameNotFound` for an unknown name."""
+    """A network with fresh weights, in evaluation mode; one whose result is an image has no use for `classes`.
+
+    Raises `NameNotFound` for an unknown name.
+    """
     if name not in _REGISTRY:
         raise NameNotFound(f"no network '{name}'{closest(name, network_names())} (known: {', '.join(network_names())})")
     return _REGISTRY[name](classes, channels).eval()

@@ -36,6 +36,50 @@ class BasicBlock(nn.Module):
         return F.relu(y)
 
 
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, the last four times as wide (He et al. 2016, figure 5), and a shortcut.
+
+    The shortcut is projected by a 1x1 convolution where the shape changes.
+    """
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = 4 * width
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.project: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.project = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + self.project(x))
+
+
+class BottleneckResNet(nn.Module):
+    """Three stages of `blocks` bottlenecks, 16, 32 and 64 channels inside, for images of any small size."""
+
+    def __init__(self, blocks: int, classes: int, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+        inputs = 16
+        for stage, width in enumerate((16, 32, 64)):
+            for block in range(blocks):
+                layers.append(Bottleneck(inputs, width, 2 if stage and not block else 1))
+                inputs = 4 * width
+        self.features = nn.Sequential(*layers)
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(torch.flatten(F.adaptive_avg_pool2d(self.features(x), 1), 1))
+        return logits
+
+
 class ResNet(nn.Module):
     """Three stages of `blocks` basic blocks, 16, 32 and 64 channels wide, for images of any small size."""
 
@@ -71,6 +115,11 @@ def resnet8(classes: int = 10, channels: int = 3) -> ResNet:
 def cifar_resnet(depth: int, classes: int = 10, channels: int = 3) -> ResNet:
     """CIFAR ResNet of `depth` = 6n + 2 layers with shortcuts that have no parameters."""
     return ResNet((depth - 2) // 6, "pad", classes, channels)
+
+
+def bottleneck_resnet(depth: int, classes: int = 10, channels: int = 3) -> BottleneckResNet:
+    """CIFAR ResNet of `depth` = 9n + 2 layers in bottlenecks (He et al. 2016b, "Identity Mappings", section 4)."""
+    return BottleneckResNet((depth - 2) // 9, classes, channels)
 
 
 def plain20(classes: int = 10, channels: int = 3) -> ResNet:

@@ -1,0 +1,1 @@
+"""The reference networks, one file a family; `zoo.py` knows them by name."""
