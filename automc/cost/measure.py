@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from automc.choices import Uniform
+from automc.choices import Choice
 from automc.compiler.artifact import compile_batch
 from automc.compiler.isa import LANES, STEP
 from automc.compiler.targets import find_target
 from automc.compiler.toolchain import tool_chain
-from automc.compression.policy import Policy
+from automc.compression.policy import Policy, unfit
 from automc.cost.energy import HOROWITZ
 from automc.cost.kernels import Kernel, KernelPlan
 from automc.cost.lookup import Lookup
@@ -32,6 +33,7 @@ from automc.schema import SearchSpaceSpec
 
 Need = tuple[Network, SearchSpaceSpec]
 Report = Callable[[str], None]
+Value = TypeVar("Value")
 
 _COMPILER = "zig"
 _KERNELS_A_PROBE = 6  # so that the reference is never more than a millisecond away
@@ -145,13 +147,16 @@ def _overhead_ms(needs: Sequence[Need], table: LatencyTable, reference: Referenc
 
 
 def random_policy(network: Network, space: SearchSpaceSpec, random: np.random.Generator) -> Policy:
-    """Every choice drawn evenly from the space's lists; pins are not looked at."""
+    """Every choice drawn evenly from what the space offers a layer; pins are not looked at."""
 
-    def drawn(values: Sequence[float]) -> float:
+    def drawn(values: Sequence[Value]) -> Value:
         return values[int(random.integers(len(values)))]
+
+    def fitting(layer: str) -> list[Choice]:
+        return [choice for choice in space.weights if unfit(choice, layer, network) is None]
 
     return Policy(
         keep_ratio={group.name: drawn(space.keep_ratio) for group in network.groups if group.prunable},
-        weights={layer.name: Uniform(weight_bits=int(drawn(space.weight_bits))) for layer in network.convs},
-        activation_bits={name: int(drawn(space.activation_bits)) for name in network.quantised_tensors},
+        weights={layer.name: drawn(fitting(layer.name)) for layer in network.convs},
+        activation_bits={name: drawn(space.activation_bits) for name in network.quantised_tensors},
     )

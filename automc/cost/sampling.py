@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
-from automc.choices import Uniform
+from automc.choices import Choice, Uniform
 from automc.compiler.isa import LANES
-from automc.compression.policy import Policy
+from automc.compression.policy import Policy, unfit
 from automc.cost.kernels import Kernel, KernelPlan, partial_sum_growth
 from automc.network.graph import Network
 from automc.schema import SearchSpaceSpec
@@ -21,7 +21,8 @@ def kernels_to_measure(needs: Iterable[tuple[Network, SearchSpaceSpec]]) -> tupl
 
     For each geometry (operation, pixels, window, stride): a grid of input and output channels for the bits of the
     slowest and the fastest growth of partial sums; for all other bits that may lead to other instructions, or to
-    another decoding of weights, only its two ends and its middle; and a residual along the output channels. Where no
+    another decoding of weights, and for the methods that the space offers, only its two ends and its middle; and a
+    residual along the output channels. Where no
     channels can go there is no grid: then all kernels are timed, as those of the dense 8-bit network always are.
     Pins are not looked at: what they forbid is little, what they force is 8 bits or in the lists.
     """
@@ -30,7 +31,8 @@ def kernels_to_measure(needs: Iterable[tuple[Network, SearchSpaceSpec]]) -> tupl
     for network, space in needs:
         plan = KernelPlan(network)
         ratios = {*space.keep_ratio, 1.0}
-        policies = [_uniform(network, ratio, *bits) for ratio, bits in product(ratios, _bit_pairs(space))]
+        pairs = product(_weights(space), _activation_bits(space))
+        policies = [_uniform(network, ratio, *pair) for ratio, pair in product(ratios, pairs)]
         needed = {step.kernel for policy in policies for step in plan.steps(policy)}
         if len(ratios) == 1:
             chosen |= needed
@@ -56,8 +58,9 @@ def _representatives(members: Sequence[Kernel]) -> Iterator[Kernel]:
     if like.operation == "depthwise":
         grid = few = [(count, count) for count in outputs]
     few = [grid[0], *few, grid[-1]]
+    ends = (pairs[0], pairs[-1]) if like == like.dense else ()
     for bits in pairs:
-        for channels in grid if bits in (pairs[0], pairs[-1]) else few:
+        for channels in grid if bits in ends else few:
             yield _kernel(like, channels, bits, residual=False)
     if any(kernel.residual for kernel in members):
         for count in outputs:
@@ -70,20 +73,25 @@ def _kernel(like: Kernel, channels: tuple[int, int], bits: tuple[int, int], resi
     )
 
 
-def _uniform(network: Network, keep_ratio: float, weight_bits: int, activation_bits: int) -> Policy:
+def _uniform(network: Network, keep_ratio: float, choice: Choice, activation_bits: int) -> Policy:
+    """The same everywhere; a layer that the method is not for keeps 8 bits."""
     return Policy(
         keep_ratio={group.name: keep_ratio for group in network.groups if group.prunable},
-        weights={layer.name: Uniform(weight_bits=weight_bits) for layer in network.convs},
+        weights={layer.name: choice for layer in network.convs if unfit(choice, layer.name, network) is None},
         activation_bits=dict.fromkeys(network.quantised_tensors, activation_bits),
     )
 
 
-def _bit_pairs(space: SearchSpaceSpec) -> list[tuple[int, int]]:
+def _weights(space: SearchSpaceSpec) -> list[Choice]:
     """What the space offers; 8 bits are always among it, because frozen layers and dense networks have them."""
-    forced_weights = [bits for pin in space.pins for bits in pin.weight_bits or []]
-    forced_activations = [bits for pin in space.pins for bits in pin.activation_bits or []]
-    weights = {*space.weight_bits, *forced_weights, 8}
-    return sorted(product(weights, {*space.activation_bits, *forced_activations, 8}))
+    forced = [bits for pin in space.pins for bits in pin.weight_bits or []]
+    widths = sorted({*space.weight_bits, *forced, 8})
+    return [*(Uniform(weight_bits=bits) for bits in widths), *space.methods]
+
+
+def _activation_bits(space: SearchSpaceSpec) -> list[int]:
+    forced = [bits for pin in space.pins for bits in pin.activation_bits or []]
+    return sorted({*space.activation_bits, *forced, 8})
 
 
 def _distinct_bits(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
