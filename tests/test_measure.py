@@ -11,7 +11,7 @@ import pytest
 from automc.choices import Uniform
 from automc.compiler.targets import host_target
 from automc.compression.interpreter import interpret
-from automc.compression.operations import Convolve
+from automc.compression.operations import Convolve, Dequantise
 from automc.compression.policy import Policy
 from automc.cost.device import host_table, measure_host, open_device
 from automc.cost.kernels import Kernel
@@ -45,6 +45,12 @@ KERNELS = [
     Kernel("select", 4, 4, 6, 12, 1, 1, 2, 2),
     Kernel("pool_mean", 1, 1, 12, 12, 8, 8, 8, 8),
     Kernel("pool_max", 4, 4, 12, 12, 3, 3, 2, 2),
+    Kernel("lookup", 8, 8, 12, 12),
+    Kernel("scale", 8, 8, 13, 13),
+    Kernel("shuffle", 8, 8, 12, 3, 2, 2),
+    Kernel("rank", 1, 1, 12, 12),
+    Kernel("dequantise", 8, 8, 3, 3),
+    Kernel("dequantise", 8, 8, 13, 13),
 ]
 
 
@@ -57,7 +63,11 @@ def test_probes_hold_every_kernel_in_its_shape() -> None:
         for operation in probe.program.operations:
             if operation.target not in probe.kernels:
                 continue
-            kernel, tensor = probe.kernels[operation.target], probe.program.tensors[operation.target]
+            kernel = probe.kernels[operation.target]
+            if isinstance(operation, Dequantise):
+                assert probe.program.outputs == kernel.outputs * kernel.height * kernel.width
+                continue
+            tensor = probe.program.tensors[operation.target]
             assert tensor.shape == (kernel.outputs, kernel.height, kernel.width)
             if isinstance(operation, Convolve):
                 assert operation.weight.size == kernel.weights

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from automc.choices import Choice, Codebook, Gated, LowRank, Sparse, Uniform
 from automc.compression.policy import Policy
-from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Network, Pool
+from automc.network.graph import Add, Concat, Conv, Curve, Gather, Input, Layer, Multiply, Network, Pool, Shuffle
 
 OperationName = Literal[
     "quantise",
@@ -121,6 +121,8 @@ class KernelPlan:
             for layer in network.layers
             if layer.name not in network.fused_sums
         ]
+        if not isinstance(network.output, Conv):
+            self._steps.append(self._plain(network.output, "dequantise"))
 
     def steps(self, policy: Policy) -> tuple[Step, ...]:
         """What each layer calls under `policy`, in the order of computation; a fused sum belongs to its convolution."""
@@ -130,10 +132,13 @@ class KernelPlan:
     def _step(self, layer: Layer, residual: bool) -> _StepsOf:
         if isinstance(layer, Conv):
             return self._convolution(layer, residual)
+        return self._plain(layer, *_without_weights(layer))
+
+    def _plain(self, layer: Layer, operation: OperationName, kernel: Pair = (1, 1), stride: Pair = (1, 1)) -> _StepsOf:
+        """One kernel without weights."""
         _, height, width = layer.shape
         outputs = self._kept.of(layer.name)
         source = self._kept.of(layer.inputs[0]) if layer.inputs and not isinstance(layer, Concat) else outputs
-        operation, kernel, stride = _without_weights(layer)
 
         def steps(policy: Policy, counts: Mapping[str, int]) -> tuple[Step, ...]:
             one = Kernel(operation, height, width, source(counts), outputs(counts), *kernel, *stride)
@@ -171,6 +176,7 @@ class KernelPlan:
         return steps
 
 
+Pair = tuple[int, int]
 _StepsOf = Callable[[Policy, Mapping[str, int]], tuple[Step, ...]]
 
 
@@ -230,7 +236,7 @@ class _KeptChannels:
         return lambda counts: fixed + sum(remaining[counts[name]] for name, remaining in parts)
 
 
-def _without_weights(layer: Layer) -> tuple[OperationName, tuple[int, int], tuple[int, int]]:
+def _without_weights(layer: Layer) -> tuple[OperationName, Pair, Pair]:
     match layer:
         case Input():
             return "quantise", (1, 1), (1, 1)
@@ -242,4 +248,10 @@ def _without_weights(layer: Layer) -> tuple[OperationName, tuple[int, int], tupl
             return "select", (1, 1), (layer.stride, layer.stride)
         case Pool():
             return ("pool_mean" if layer.kind == "mean" else "pool_max"), layer.kernel, layer.stride
+        case Curve():
+            return "lookup", (1, 1), (1, 1)
+        case Multiply():
+            return "scale", (1, 1), (1, 1)
+        case Shuffle():
+            return "shuffle", (layer.factor, layer.factor), (1, 1)
     raise TypeError(f"no kernel is known for a {type(layer).__name__}")

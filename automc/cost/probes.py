@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from automc.compression.lower import IntegerWeights, Lowering
-from automc.compression.operations import Convolve, Join, Operation, Pool, Quantise, Select, Sum, Tensor
+from automc.compression.operations import (
+    Convolve,
+    Dequantise,
+    Join,
+    Lookup,
+    Operation,
+    Pool,
+    Quantise,
+    Rank,
+    Scale,
+    Select,
+    Shuffle,
+    Sum,
+    Tensor,
+)
 from automc.compression.policy import Policy, kept_slots
 from automc.compression.program import Program
 from automc.compression.quantize import Grid, nearest, weight_scales
@@ -19,6 +35,7 @@ from automc.cost.kernels import Kernel
 from automc.network.graph import Conv, Network
 
 _MULTIPLIER = 2.0**-10
+_ENDS = ("quantise", "dequantise")
 _NO_BITS = 8  # of the tensors of kernels whose time does not depend on bits
 
 
@@ -43,10 +60,13 @@ def probes_of(kernels: Iterable[Kernel], most: int) -> list[Probe]:
     for (bits, size), members in sorted(alike.items(), reverse=True):
         for start in range(0, len(members), most):
             part = members[start : start + most]
-            inputs = [kernel for kernel in part if kernel.operation == "quantise"]
-            # A Program reads one image, so every further image needs a Program of its own.
-            probes.append(_Builder(size, bits, inputs[:1]).build([kernel for kernel in part if kernel not in inputs]))
-            probes += [_Builder(size, bits, [kernel]).build([]) for kernel in inputs[1:]]
+            inputs, results = ([kernel for kernel in part if kernel.operation == end] for end in _ENDS)
+            firsts: list[Kernel | None] = [*inputs] or [None]
+            inner = [kernel for kernel in part if kernel.operation not in _ENDS]
+            # A Program reads one image and gives one result, so every further one needs a Program of its own.
+            for first, last in zip_longest(firsts, results):
+                probes.append(_Builder(size, bits, first).build(inner, last))
+                inner = []
     return probes
 
 
@@ -82,7 +102,7 @@ def random_program(network: Network, policy: Policy, seed: int) -> Program:
 
 
 class _Builder:
-    def __init__(self, size: tuple[int, int], bits: int, inputs: Sequence[Kernel]) -> None:
+    def __init__(self, size: tuple[int, int], bits: int, first: Kernel | None) -> None:
         self._random = np.random.default_rng(0)
         self._size = size
         self._bits = bits
@@ -90,18 +110,22 @@ class _Builder:
         self._operations: list[Operation] = []
         self._kernels: dict[str, Kernel] = {}
         self._sources: dict[int, str] = {}  # by their number of channels
-        channels = inputs[0].inputs if inputs else 1
+        channels = first.inputs if first else 1
         name = self._tensor("image", channels, *size)
         table = np.tile(np.arange(256) >> (8 - bits), (channels, 1)).astype(np.uint8)
         self._operations.append(Quantise(name, table))
-        if inputs:
-            self._kernels[name] = inputs[0]
+        if first:
+            self._kernels[name] = first
 
-    def build(self, kernels: Iterable[Kernel]) -> Probe:
+    def build(self, kernels: Iterable[Kernel], last: Kernel | None) -> Probe:
         for kernel in kernels:
             self._add(kernel)
-        weight = np.ones((1, self._tensors["image"].channels, 1, 1), np.int8)
-        self._operations.append(self._convolution("logit", "image", weight, self._size, (0, 0), 8, None))
+        if last:
+            self._operations.append(Dequantise("result", self._source(last.inputs)))
+            self._kernels["result"] = last
+        else:
+            weight = np.ones((1, self._tensors["image"].channels, 1, 1), np.int8)
+            self._operations.append(self._convolution("result", "image", weight, self._size, (0, 0), 8, None))
         program = Program(f"probe of {len(self._kernels)} kernels", self._tensors, tuple(self._operations))
         return Probe(program, self._kernels)
 
@@ -111,7 +135,8 @@ class _Builder:
                 return name
         residual = self._add(kernel._replace(residual=False)) if kernel.residual else None
         source = self._source(kernel.inputs // 2 if kernel.operation == "join" else kernel.inputs)
-        name = self._tensor(f"kernel{len(self._kernels)}", kernel.outputs, kernel.height, kernel.width)
+        bits = 1 if kernel.operation == "rank" else self._bits
+        name = self._tensor(f"kernel{len(self._kernels)}", kernel.outputs, kernel.height, kernel.width, bits)
         self._operations.append(self._operation(kernel, name, source, residual))
         self._kernels[name] = kernel
         return name
@@ -134,10 +159,17 @@ class _Builder:
             case "join":
                 rest = self._source(kernel.inputs - kernel.inputs // 2)
                 return Join(target, (source, rest), (_MULTIPLIER, _MULTIPLIER))
-            case "pool_mean":
-                return Pool(target, source, "mean", window, stride, padding, _MULTIPLIER, 0, high)
-            case "pool_max":
-                return Pool(target, source, "max", window, stride, padding, _MULTIPLIER, 0, high)
+            case "pool_mean" | "pool_max":
+                kind: Literal["mean", "max"] = "mean" if kernel.operation == "pool_mean" else "max"
+                return Pool(target, source, kind, window, stride, padding, _MULTIPLIER, 0, high)
+            case "lookup":
+                return Lookup(target, source, np.arange(high + 1, dtype=np.uint8))
+            case "scale":
+                return Scale(target, source, self._gains(source), _MULTIPLIER, 0, high)
+            case "shuffle":
+                return Shuffle(target, source, kernel.kernel_height)
+            case "rank":
+                return Rank(target, source, -(-kernel.outputs // 2))
         raise AssertionError(kernel.operation)
 
     def _convolution(
@@ -178,8 +210,16 @@ class _Builder:
             self._sources[channels] = name
         return self._sources[channels]
 
-    def _tensor(self, name: str, channels: int, height: int, width: int) -> str:
-        self._tensors[name] = Tensor(name, channels, height, width, self._bits, 1.0, 0)
+    def _gains(self, source: str) -> str:
+        """The mean of each channel."""
+        name = self._tensor(f"{source} gains", self._tensors[source].channels, 1, 1)
+        if all(operation.target != name for operation in self._operations):
+            high = self._tensors[name].limit
+            self._operations.append(Pool(name, source, "mean", self._size, (1, 1), (0, 0), _MULTIPLIER, 0, high))
+        return name
+
+    def _tensor(self, name: str, channels: int, height: int, width: int, bits: int | None = None) -> str:
+        self._tensors[name] = Tensor(name, channels, height, width, bits or self._bits, 1.0, 0)
         return name
 
 
@@ -197,6 +237,8 @@ def _padding(kernel: Kernel) -> tuple[int, int]:
 
 def _source_size(kernel: Kernel) -> tuple[int, int]:
     """`stride` pixels for each of the output's where the windows fit so, else as few as give that many windows."""
+    if kernel.operation == "shuffle":
+        return kernel.height // kernel.kernel_height, kernel.width // kernel.kernel_width
     sizes = []
     for (window, stride, length), padding in zip(_axes(kernel), _padding(kernel), strict=True):
         full = length * stride
