@@ -96,12 +96,17 @@ class TrainingSpec(_Model):
 class FinetuningSpec(_Model):
     """How the winner is fine-tuned: the Program's own arithmetic with straight-through gradients and distillation.
 
-    The learning rate is relative to the length of each channel's weights.
+    The learning rate is the share of its length by which a step may move a channel's weights; `schedule` is how it
+    comes down to zero, and `weight_decay` times it the share by which weights shrink. The result averages the weights
+    over the last part `averaging` of the training, about. `automc tune` searches good values.
     """
 
     epochs: Annotated[float, Field(ge=0)] = 1.0
-    batch_size: Annotated[int, Field(ge=1)] = 128
+    batch_size: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    schedule: Literal["cosine", "linear"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    averaging: Annotated[float, Field(ge=0, le=0.2)] = 0.1
     temperature: Annotated[float, Field(gt=0)] = 2.0
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.7  # the dense network's weight; the label has the rest
     crop: Annotated[int, Field(ge=0)] = 4

@@ -74,7 +74,7 @@ def train(
     with the same weights. Raises `RunMismatch` where `folder` holds the state of another training, `CorruptFile` where
     that cannot be read.
     """
-    layout = _fastest_layout(module, images, mean, std)
+    layout = fastest_layout(module, images, mean, std)
     module.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         module.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
@@ -112,7 +112,7 @@ def train(
 
 
 @torch.inference_mode()
-def _fastest_layout(
+def fastest_layout(
     module: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> torch.memory_format:
     """Channels last, unless the network asks for views that only the usual layout allows."""
