@@ -91,7 +91,7 @@ def _batch(images: Images, spec: FinetuningSpec, epoch: int, step: int) -> Image
     order = np.random.default_rng((spec.seed, epoch)).permutation(len(images))
     chosen = images.take(order[step * spec.batch_size : (step + 1) * spec.batch_size])
     random = np.random.default_rng((spec.seed, epoch, step + 1))
-    return Images(augment(chosen.pixels, spec.crop, spec.flip, random), chosen.labels)
+    return augment(chosen, spec.crop, spec.flip, random)
 
 
 def _schedule(spec: FinetuningSpec, progress: float) -> float:

@@ -83,6 +83,7 @@ def study_header(problem: Problem, searcher: SearcherSpec, seed: int) -> Header:
     return {
         "format": _FORMAT,
         "environment": problem.name,
+        "metric": problem.metric.reading.model_dump(),
         "searcher": searcher.name,
         "settings": check_settings(searcher.name, searcher.settings).model_dump(),
         "seed": seed,
