@@ -117,7 +117,7 @@ def test_a_layer_that_computes_a_sum_cannot_be_gated(network):
 
 def test_depthwise_layers_have_no_blocks():
     depthwise = traced(TinyDepthwise())
-    with pytest.raises(PolicyError, match=r"'depthwise.0' is depthwise; choose the pattern unstructured"):
+    with pytest.raises(PolicyError, match=r"'depthwise.0' has 24 groups; choose the pattern unstructured"):
         Policy(weights={"depthwise.0": Sparse(pattern="2:4")}).normalised(depthwise)
     Policy(weights={"depthwise.0": Sparse(density=0.5)}).normalised(depthwise)
 

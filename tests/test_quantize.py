@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from automc.compression.quantize import Grid, activation_grid, nearest, round_compensated, weight_scales
+from automc.compression.compensate import round_compensated
+from automc.compression.quantize import Grid, activation_grid, levels_of, nearest, weight_scales
 
 
 def random_gram(width: int, seed: int, groups: int = 1) -> torch.Tensor:
@@ -63,16 +64,15 @@ def test_a_tensor_of_zeros_has_a_grid():
 def test_weight_scales_beat_the_largest_weights_scale(bits):
     weight = random_weight(2, 5, 40)
     scale, largest = weight_scales(weight, bits), weight.abs().amax(-1) / ((1 << (bits - 1)) - 1)
-    errors = [
-        (nearest(weight, step, bits) * step[..., None] - weight).square().sum(-1) for step in (scale, largest)
-    ]  # fmt: skip
+    rounded = [nearest(weight, step, levels_of(bits)) * step[..., None] for step in (scale, largest)]
+    errors = [(values - weight).square().sum(-1) for values in rounded]
     assert (errors[0] <= errors[1]).all()
     assert scale.shape == (2, 5)
 
 
 def test_two_bits_are_ternary():
     weight = random_weight(1, 4, 100)
-    assert set(nearest(weight, weight_scales(weight, 2), 2).unique().tolist()) == {-1.0, 0.0, 1.0}
+    assert set(nearest(weight, weight_scales(weight, 2), levels_of(2)).unique().tolist()) == {-1.0, 0.0, 1.0}
 
 
 def test_a_row_of_zeros_stays_zero():
@@ -80,7 +80,7 @@ def test_a_row_of_zeros_stays_zero():
     weight[0, 1] = 0
     scale = weight_scales(weight, 4)
     assert scale[0, 1] == 0
-    codes = round_compensated(weight, scale, random_gram(10, 0), 4)
+    codes = round_compensated(weight, scale, random_gram(10, 0), levels_of(4))
     assert (codes[0, 1] == 0).all()
     assert (codes[0, 0] != 0).any()
 
@@ -89,30 +89,30 @@ def test_a_row_of_zeros_stays_zero():
 def test_compensation_lessens_the_error_of_the_output(bits):
     weight, gram = random_weight(1, 8, 150), random_gram(150, 1)  # more columns than one block
     scale = weight_scales(weight, bits)
-    codes = round_compensated(weight, scale, gram, bits)
+    codes = round_compensated(weight, scale, gram, levels_of(bits))
     top = (1 << (bits - 1)) - 1
     assert codes.abs().max() <= top
     assert torch.equal(codes, codes.round())
-    plain = nearest(weight, scale, bits)
+    plain = nearest(weight, scale, levels_of(bits))
     assert error(weight, codes * scale[..., None], gram) < 0.7 * error(weight, plain * scale[..., None], gram)
 
 
 def test_independent_inputs_leave_nothing_to_compensate():
     weight, gram = random_weight(1, 4, 70), torch.diag(torch.arange(1.0, 71, dtype=torch.float64))[None]
     scale = weight_scales(weight, 4)
-    assert torch.equal(round_compensated(weight, scale, gram, 4), nearest(weight, scale, 4))
+    assert torch.equal(round_compensated(weight, scale, gram, levels_of(4)), nearest(weight, scale, levels_of(4)))
 
 
 def test_groups_are_rounded_as_if_each_were_alone():
     weight, gram = random_weight(3, 2, 9), random_gram(9, 2, groups=3)
     scale = weight_scales(weight, 3)
-    together = round_compensated(weight, scale, gram, 3)
+    together = round_compensated(weight, scale, gram, levels_of(3))
     for group in range(3):
         one = slice(group, group + 1)
-        assert torch.equal(together[one], round_compensated(weight[one], scale[one], gram[one], 3))
+        assert torch.equal(together[one], round_compensated(weight[one], scale[one], gram[one], levels_of(3)))
 
 
 def test_an_input_that_is_always_zero_is_no_obstacle():
     weight = random_weight(1, 2, 5)
-    codes = round_compensated(weight, weight_scales(weight, 8), torch.zeros(1, 5, 5, dtype=torch.float64), 8)
-    assert torch.equal(codes, nearest(weight, weight_scales(weight, 8), 8))
+    codes = round_compensated(weight, weight_scales(weight, 8), torch.zeros(1, 5, 5, dtype=torch.float64), levels_of(8))
+    assert torch.equal(codes, nearest(weight, weight_scales(weight, 8), levels_of(8)))

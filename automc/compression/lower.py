@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from automc.compression.coded import Coded, Gate, IntegerWeights
 from automc.compression.operations import (
     MULTIPLIER_RANGE,
     Convolve,
@@ -15,6 +16,7 @@ from automc.compression.operations import (
     Operation,
     Pool,
     Quantise,
+    Rank,
     Select,
     Sum,
     Tensor,
@@ -30,19 +32,6 @@ _BIAS_BITS = 22
 _SMALLEST_MULTIPLIER = 2.0**-24  # what a step of the accumulator then adds to the target is lost in rounding
 
 Channels = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class IntegerWeights:
-    """A convolution's weights on their grid: `scale[o] * codes[o]`, and its bias in real numbers.
-
-    codes: `out x in/groups x kh x kw` int8, scale: `out` float64 (0 for a channel of zeros), bias: `out` float64.
-    """
-
-    codes: NDArray[np.int8]
-    bits: int
-    scale: NDArray[np.float64]
-    bias: NDArray[np.float64]
 
 
 class Lowering:
@@ -64,28 +53,28 @@ class Lowering:
         """What has been written so far, but for the result."""
         return self._tensors
 
-    def add(self, layer: Layer, weights: IntegerWeights | None = None) -> Operation | None:
-        """The next layer's operation, or None for a sum that the convolution before it computes."""
+    def add(self, layer: Layer, coded: Coded | None = None) -> tuple[Operation, ...]:
+        """The next layer's operations; none for a sum that the convolution before it computes."""
         match layer:
             case Input():
-                operation: Operation = self._quantise(layer)
+                added: tuple[Operation, ...] = (self._quantise(layer),)
             case Conv():
-                assert weights is not None, f"{layer.name} has not been prepared"
-                operation = self._convolve(layer, weights)
+                assert coded is not None, f"{layer.name} has not been prepared"
+                added = self._layer(layer, coded)
             case Add() if layer.name in self._network.fused_sums:
-                return None
+                return ()
             case Add():
-                operation = self._sum(layer)
+                added = (self._sum(layer),)
             case Concat():
-                operation = self._join(layer)
+                added = (self._join(layer),)
             case Gather():
-                operation = self._select(layer)
+                added = (self._select(layer),)
             case graph.Pool():
-                operation = self._pool(layer)
+                added = (self._pool(layer),)
             case _:
                 raise AssertionError(f"no operation for {type(layer).__name__}")
-        self._operations.append(operation)
-        return operation
+        self._operations += added
+        return added
 
     def other_operand(self, layer: Conv) -> Tensor | None:
         """The tensor that is added to what `layer` computes, where it computes a sum."""
@@ -104,33 +93,41 @@ class Lowering:
         mean, std = np.array(self._network.mean)[:, None], np.array(self._network.std)[:, None]
         return Quantise(layer.name, self._grids[layer.name].store((np.arange(256) / 255 - mean) / std))
 
-    def _convolve(self, layer: Conv, weights: IntegerWeights) -> Convolve:
+    def _layer(self, layer: Conv, coded: Coded) -> tuple[Operation, ...]:
+        """A convolution, after what makes its gate, or after the first of two between which the rank is low."""
         source = self._tensors[layer.inputs[0]]
+        groups = source.channels if layer.is_depthwise else layer.groups
+        geometry = _Geometry(layer.stride, layer.padding, layer.dilation, groups)
+        before: tuple[Operation, ...] = ()
+        gate = None
+        if coded.gate is not None:
+            before = self._gate(layer, source, coded.gate)
+            gate = before[-1].target
+        if coded.before is not None:
+            assert coded.between is not None
+            _, height, width = layer.shape
+            between = self._store(f"{layer.name}.rank", (len(coded.before.scale), height, width), coded.between)
+            before = (_convolve(between.name, source, coded.before, geometry, between, (0, between.limit)),)
+            source, geometry = between, _Geometry()
         fused, residual = self._fused_sum(layer), self.other_operand(layer)
         activation = layer.activation if fused is None else fused.activation
-        is_result = layer is self._network.output
-        step, low, high = 1.0, 0, 0  # of the target; the result is in real numbers
-        if not is_result:
-            target = self._write(fused or layer)
-            step, (low, high) = target.scale, _clamps(target, activation)
-        codes, scale = _coarser(weights, source.scale, step)
-        accumulator_step = source.scale * scale
-        folded = source.zero_point * codes.sum((1, 2, 3), dtype=np.int64)
-        return Convolve(
-            target=layer.name if fused is None else fused.name,
-            source=source.name,
-            weight=codes,
-            weight_bits=weights.bits,
-            bias=(np.rint(weights.bias / accumulator_step) - folded).astype(np.int32),
-            multiplier=(accumulator_step if is_result else _in_range(accumulator_step / step)).astype(np.float32),
-            stride=layer.stride,
-            padding=layer.padding,
-            dilation=layer.dilation,
-            groups=source.channels if layer.is_depthwise else layer.groups,
-            low=low,
-            high=high,
-            residual=None if residual is None else residual.name,
-            residual_multiplier=0.0 if residual is None else _ratio(residual.scale, step),
+        name = layer.name if fused is None else fused.name
+        target = None if layer is self._network.output else self._write(fused or layer)
+        bounds = (0, 0) if target is None else _clamps(target, activation)
+        return (*before, _convolve(name, source, coded.weights, geometry, target, bounds, residual, gate))
+
+    def _gate(self, layer: Conv, source: Tensor, gate: Gate) -> tuple[Operation, ...]:
+        """What decides which output channels are computed: one bit for each."""
+        size = (source.height, source.width)
+        outputs = (len(gate.expected.scale), 1, 1)
+        pooled = self._store(f"{layer.name}.pooled", (source.channels, 1, 1), gate.pooled)
+        saliency = self._store(f"{layer.name}.saliency", outputs, gate.saliency)
+        open_channels = self._store(f"{layer.name}.gate", outputs, Grid(1, 1.0, 0))
+        multiplier = _ratio(source.scale, pooled.scale * size[0] * size[1])
+        return (
+            Pool(pooled.name, source.name, "mean", size, (1, 1), (0, 0), multiplier, 0, pooled.limit),
+            _convolve(saliency.name, pooled, gate.expected, _Geometry(), saliency, (0, saliency.limit)),
+            Rank(open_channels.name, saliency.name, gate.active),
         )
 
     def _fused_sum(self, layer: Conv) -> Add | None:
@@ -166,12 +163,59 @@ class Lowering:
 
     def _write(self, layer: Layer, stored_as: Tensor | None = None) -> Tensor:
         """The tensor that `layer` writes, on a grid of its own or stored as another one is."""
-        grid = self._grids[layer.name] if stored_as is None else stored_as
         _, height, width = layer.shape
-        channels = len(self._kept[layer.name])
-        tensor = Tensor(layer.name, channels, height, width, grid.bits, grid.scale, grid.zero_point)
-        self._tensors[layer.name] = tensor
-        return tensor
+        grid = self._grids[layer.name] if stored_as is None else stored_as
+        return self._store(layer.name, (len(self._kept[layer.name]), height, width), grid)
+
+    def _store(self, name: str, shape: tuple[int, int, int], grid: Grid | Tensor) -> Tensor:
+        self._tensors[name] = Tensor(name, *shape, grid.bits, grid.scale, grid.zero_point)
+        return self._tensors[name]
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """How a convolution walks over its source; of a dense layer, not at all."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+def _convolve(
+    name: str,
+    source: Tensor,
+    weights: IntegerWeights,
+    geometry: _Geometry,
+    target: Tensor | None,
+    bounds: tuple[int, int],
+    residual: Tensor | None = None,
+    gate: str | None = None,
+) -> Convolve:
+    """The convolution that writes `target`, or the result in real numbers where there is none."""
+    step = 1.0 if target is None else target.scale
+    codes, scale = _coarser(weights, source.scale, step)
+    accumulator_step = source.scale * scale
+    folded = source.zero_point * codes.sum((1, 2, 3), dtype=np.int64)
+    return Convolve(
+        target=name,
+        source=source.name,
+        weight=codes,
+        weight_bits=weights.bits,
+        bias=(np.rint(weights.bias / accumulator_step) - folded).astype(np.int32),
+        multiplier=(accumulator_step if target is None else _in_range(accumulator_step / step)).astype(np.float32),
+        stride=geometry.stride,
+        padding=geometry.padding,
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+        low=bounds[0],
+        high=bounds[1],
+        residual=None if residual is None else residual.name,
+        residual_multiplier=0.0 if residual is None else _ratio(residual.scale, step),
+        gate=gate,
+        encoding=weights.encoding,
+        huffman=weights.huffman,
+    )
 
 
 def _clamps(target: Tensor, activation: Activation) -> tuple[int, int]:
@@ -189,8 +233,11 @@ def _coarser(
     scale = np.maximum(weights.scale, least)
     if (scale == weights.scale).all():
         return weights.codes, scale
-    shrink = (weights.scale / scale)[:, None, None, None]
-    return np.rint(weights.codes * shrink).astype(np.int8), scale
+    smaller = weights.codes * (weights.scale / scale)[:, None, None, None]
+    if weights.levels is None:
+        return np.rint(smaller).astype(np.int8), scale
+    levels = weights.levels.astype(np.float64)
+    return weights.levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, smaller)], scale
 
 
 def _in_range(multiplier: NDArray[np.float64]) -> NDArray[np.float64]:

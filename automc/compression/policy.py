@@ -91,7 +91,7 @@ def unfit(choice: Choice, name: str, network: Network) -> str | None:
     layer = network[name]
     assert isinstance(layer, Conv)
     match choice:
-        case LowRank() if not is_dense(layer, network):
+        case LowRank() if layer.groups > 1 or not layer.is_dense:
             kernel = " x ".join(map(str, layer.kernel))
             return (
                 f"low_rank is for dense layers, and '{name}' is a convolution of {kernel} over a map; "
@@ -101,17 +101,12 @@ def unfit(choice: Choice, name: str, network: Network) -> str | None:
             return f"'{name}' computes a sum, which needs all its channels; gate the layer before it"
         case Gated() if layer is network.output:
             return f"'{name}' writes the network's result, which needs all its channels; choose uniform for it"
-        case Sparse() if choice.pattern != "unstructured" and layer.is_depthwise:
+        case Sparse() if choice.pattern != "unstructured" and layer.groups > 1:
             return (
-                f"the pattern {choice.pattern} needs several inputs for each output, and '{name}' is depthwise; "
-                "choose the pattern unstructured for it"
+                f"the pattern {choice.pattern} needs an output to read all inputs, and '{name}' has {layer.groups} "
+                "groups; choose the pattern unstructured for it"
             )
     return None
-
-
-def is_dense(layer: Conv, network: Network) -> bool:
-    """Whether every weight is used once: the kernel covers the whole input."""
-    return layer.groups == 1 and layer.padding == (0, 0) and network[layer.inputs[0]].shape[1:] == layer.kernel
 
 
 def kept_slots(

@@ -1,4 +1,4 @@
-"""Rounding to integer grids: scales of activations and weights, and rounding that compensates its own errors."""
+"""Integer grids: scales of activations and of weights, and rounding to the nearest."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-_DAMPING = 1e-2  # of the mean diagonal, added to a Gram matrix before it is inverted
-_BLOCK = 64  # columns whose corrections are applied to the rest at once
 
 
 @dataclass(frozen=True)
@@ -56,49 +53,38 @@ def activation_grid(samples: NDArray[np.float32], bits: int) -> Grid:
     return best
 
 
-def weight_scales(weight: Tensor, bits: int) -> Tensor:
-    """The symmetric grid's step of least squared error for each row: `... x d` to `...`; 0 for a row of zeros."""
+def levels_of(bits: int) -> Tensor:
+    """The codes of so many bits, ascending: +-(2^(bits-1) - 1) and all between, or the signs -1 and +1; float64."""
+    if bits == 1:
+        return torch.tensor([-1.0, 1.0], dtype=torch.float64)
     top = (1 << (bits - 1)) - 1
-    largest = weight.abs().amax(-1)
+    return torch.arange(-top, top + 1, dtype=torch.float64)
+
+
+def weight_scales(weight: Tensor, bits: int) -> Tensor:
+    """The symmetric grid's step of least squared error for each row: `... x d` to `...`; 0 for a row of zeros.
+
+    For one bit it is the mean magnitude (XNOR-Net: Rastegari et al. 2016, equation 6).
+    """
+    if bits == 1:
+        return weight.abs().mean(-1)
+    levels = levels_of(bits)
+    largest, top = weight.abs().amax(-1), float(levels[-1])
     best, least = largest / top, torch.full_like(largest, torch.inf)
     for shrink in np.linspace(1, 0.25, 31):
         scale = largest * shrink / top
-        error = (nearest(weight, scale, bits) * scale[..., None] - weight).square().sum(-1)
+        error = (nearest(weight, scale, levels) * scale[..., None] - weight).square().sum(-1)
         better = error < least
         best, least = torch.where(better, scale, best), torch.where(better, error, least)
     return best
 
 
-def nearest(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """The nearest codes in +-(2^(bits-1) - 1), as floats; 0 where the scale is 0."""
-    top = (1 << (bits - 1)) - 1
-    return (weight / torch.where(scale > 0, scale, 1.0)[..., None]).round().clamp(-top, top)
-
-
-def round_compensated(weight: Tensor, scale: Tensor, gram: Tensor, bits: int) -> Tensor:
-    """Round column by column; what is not yet rounded makes up for the errors made so far.
-
-    Greedy minimisation of the squared error of `weight @ inputs` (GPTQ: Frantar et al. 2022, algorithm 1, columns in
-    the order of falling input energy). weight: `groups x out x d`, scale: `groups x out`, gram: `groups x d x d`.
-    Returns codes like `weight`.
-    """
-    width = weight.shape[2]
-    order = gram.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True, stable=True)
-    damped = damp(gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None].expand_as(gram)), _DAMPING)
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
-    remaining = weight.gather(2, order[:, None].expand_as(weight)).clone()
-    codes = torch.empty_like(remaining)
-    for start in range(0, width, _BLOCK):
-        stop = min(start + _BLOCK, width)
-        errors = torch.empty_like(remaining[..., start:stop])
-        for column in range(start, stop):
-            value = remaining[..., column]
-            code = nearest(value[..., None], scale, bits)[..., 0]
-            error = (value - code * scale) / factor[:, column, column, None]
-            remaining[..., column:stop] -= error[..., None] * factor[:, None, column, column:stop]
-            codes[..., column], errors[..., column - start] = code, error
-        remaining[..., stop:] -= errors @ factor[:, start:stop, stop:]
-    return torch.empty_like(codes).scatter_(2, order[:, None].expand_as(codes), codes)
+def nearest(weight: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
+    """The nearest of the ascending `levels` to `weight / scale`, as floats; that nearest to 0 where the scale is 0."""
+    steps = torch.where((scale > 0)[..., None], weight / torch.where(scale > 0, scale, 1.0)[..., None], 0.0)
+    if len(levels) == levels[-1] - levels[0] + 1:  # every integer in between
+        return steps.round().clamp(levels[0], levels[-1])
+    return levels[torch.bucketize(steps, (levels[1:] + levels[:-1]) / 2, right=True)]
 
 
 def damp(gram: Tensor, share: float) -> Tensor:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automc.compression.lower import IntegerWeights, Lowering
+from automc.compression.coded import Coded, IntegerWeights
+from automc.compression.lower import Lowering
 from automc.compression.operations import (
     Convolve,
     Dequantise,
@@ -30,7 +31,7 @@ from automc.compression.operations import (
 )
 from automc.compression.policy import Policy, kept_slots
 from automc.compression.program import Program
-from automc.compression.quantize import Grid, nearest, weight_scales
+from automc.compression.quantize import Grid, levels_of, nearest, weight_scales
 from automc.cost.kernels import Kernel
 from automc.network.graph import Conv, Network
 
@@ -79,7 +80,7 @@ def random_weights(
     """
     drawn = torch.from_numpy(random.normal(size=shape).reshape(shape[0], -1))
     scale = weight_scales(drawn, bits)
-    return nearest(drawn, scale, bits).to(torch.int8).numpy().reshape(shape), scale.numpy()
+    return nearest(drawn, scale, levels_of(bits)).to(torch.int8).numpy().reshape(shape), scale.numpy()
 
 
 def random_program(network: Network, policy: Policy, seed: int) -> Program:
@@ -96,7 +97,7 @@ def random_program(network: Network, policy: Policy, seed: int) -> Program:
             inputs = layer.weight.shape[1] if layer.groups > 1 else len(kept[layer.inputs[0]])
             bits = policy.choice(layer.name).weight_bits
             codes, scale = random_weights(random, (outputs, inputs, *layer.kernel), bits)
-            weights = IntegerWeights(codes, bits, scale / np.sqrt(codes[0].size), np.zeros(outputs))
+            weights = Coded(IntegerWeights(codes, bits, scale / np.sqrt(codes[0].size), np.zeros(outputs)))
         lowering.add(layer, weights)
     return lowering.program()
 

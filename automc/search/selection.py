@@ -62,7 +62,7 @@ def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report
     What is known is kept in `path`, so that the same call goes on where it was stopped. Raises `EvaluationFailed` where
     no candidate can be judged.
     """
-    problem, reading = evaluator.problem, evaluator.problem.metric.reading
+    problem = evaluator.problem
     key = sha256_of(canonical_json({"identity": dict(problem.identity), "fidelity": evaluator.fidelity}).encode())
     known = _known(path, key)
     judged: list[tuple[float, Candidate, Metrics]] = []
@@ -75,10 +75,9 @@ def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report
                 report(f"selection: candidate {number}/{len(candidates)} cannot be judged: {failure}")
                 continue
             write_atomic(path, canonical_json({"key": key, "metrics": known}) + "\n")
-        metrics = Metrics.from_record(known[name], reading.column)
+        metrics = Metrics.from_record(known[name])
         judged.append((problem.reward(metrics), candidate, metrics))
-        found = f"{reading.title} {reading.show(metrics.quality)}"
-        report(f"selection: candidate {number}/{len(candidates)}  {found}")
+        report(f"selection: candidate {number}/{len(candidates)}  accuracy {metrics.accuracy:.4f}")
     if not judged:
         raise EvaluationFailed(f"{problem.name}: no candidate can be judged on the selection split")
     _, candidate, metrics = max(judged, key=lambda one: one[0])
