@@ -38,7 +38,7 @@ def _before_any_command(
     context: typer.Context,
     plugin: Annotated[
         list[str] | None,
-        typer.Option(help="A Python module of yours that registers networks, data sets or searchers."),
+        typer.Option(help="A Python module of yours that registers networks, data sets, metrics or searchers."),
     ] = None,
 ) -> None:
     from automc.commands.plugins import import_plugins
@@ -102,12 +102,13 @@ def list_(
     what: Annotated[
         str,
         typer.Argument(
-            help="envs, search_spaces, latency_tables, experiments, networks, data, searchers, targets, runs or cache."
+            help="envs, search_spaces, latency_tables, experiments, networks, data, metrics, searchers, targets, runs "
+            "or cache."
         ),
     ] = "all",
     clear: Annotated[bool, typer.Option(help="With cache: empty it.")] = False,
 ) -> None:
-    """What there is: files by kind, networks, data sets, searchers, targets, runs, the cache.
+    """What there is: files by kind, networks, data sets, metrics, searchers, targets, runs, the cache.
 
     Examples:
       automc list

@@ -13,7 +13,7 @@ from automc.choices import Bits, Choice, Ratio, Uniform
 from automc.errors import ConfigError
 from automc.files import closest, parse_yaml, yaml_lines
 
-Metric = Literal["latency_ms", "energy_mj", "size_bytes", "macs"]
+CostMetric = Literal["latency_ms", "energy_mj", "size_bytes", "macs"]
 Fidelity = Literal["independent", "sequential"]
 _PERCENT = re.compile(r"^\d+(\.\d+)?%$")
 
@@ -22,40 +22,80 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ClassifyTask(_Model):
+    """The network names the class of an image."""
+
+    kind: Literal["classify"] = "classify"
+
+
+class DenoiseTask(_Model):
+    """The network removes white Gaussian noise of standard deviation `noise`, in levels of 0..255, from an image."""
+
+    kind: Literal["denoise"]
+    noise: Annotated[float, Field(gt=0, le=255)]
+
+
+class UpscaleTask(_Model):
+    """The network enlarges an image that was made by averaging squares of `factor` x `factor` pixels."""
+
+    kind: Literal["upscale"]
+    factor: Annotated[int, Field(ge=2, le=8)] = 2
+
+
+class AnomalyTask(_Model):
+    """The network, trained on images of the class `normal` alone, repeats an image; where it fails is an anomaly."""
+
+    kind: Literal["anomaly"]
+    normal: str
+
+
+TaskSpec = Annotated[ClassifyTask | DenoiseTask | UpscaleTask | AnomalyTask, Field(discriminator="kind")]
+
+
 class DataSpec(_Model):
-    """The images: a data set and how many of them the search and the selection of its winner see.
+    """The images: a data set, what is asked about them, and how many the search and the selection of its winner see.
 
     `name` is a known data set, or any name for the images in `folder`, a path relative to the file that holds
-    `train/<class>/` and `test/<class>/`.
+    `train/<class>/` and `test/<class>/`; or `train/` and `test/` alone, of images without labels, which a network tells
+    apart in `classes` classes.
     """
 
     name: str
     folder: str | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None
+    task: TaskSpec = ClassifyTask()
     search: Annotated[int, Field(ge=1)] = 1000
     selection: Annotated[int, Field(ge=1)] = 1000
     calibration: Annotated[int, Field(ge=1)] = 512
     carve_from: Literal["train", "test"] = "train"
     seed: int = 0
 
+    @field_validator("task", mode="before")
+    @classmethod
+    def _plain_kind(cls, task: Any) -> Any:
+        return {"kind": task} if isinstance(task, str) else task
+
 
 class GoalSpec(_Model):
     """What counts as good.
 
     `limits` are absolute (`latency_ms: 0.4`) or a share of the dense 8-bit network's cost (`latency_ms: 50%`). The cost
-    ratio of a policy is the mean of cost / limit over the limits, weighted by `weights`.
+    ratio of a policy is the mean of cost / limit over the limits, weighted by `weights`. The score is the environment's
+    metric as a number about 1: a fraction as it is, decibels in hundreds, so that 1 dB counts as much as one point.
 
-    - `amc`: accuracy; every trial stays within every limit (He et al. 2018, section 3.3).
-    - `mnasnet`: accuracy * ratio ** exponent (Tan et al. 2019, equation 2); limits are soft.
-    - `absolute`: accuracy - beta * |ratio - 1| (Bender et al. 2020, section 3.1); limits are soft.
-    - `fastest`: the smallest cost ratio that loses at most `tolerance` of accuracy.
+    - `amc`: score; every trial stays within every limit (He et al. 2018, section 3.3).
+    - `mnasnet`: score * ratio ** exponent (Tan et al. 2019, equation 2); limits are soft.
+    - `absolute`: score - beta * |ratio - 1| (Bender et al. 2020, section 3.1); limits are soft.
+    - `fastest`: the smallest cost ratio that loses at most `tolerance` of the metric, in the metric's own unit: 0.01 is
+      one point of accuracy, or a hundredth of a decibel of PSNR.
     """
 
     reward: Literal["amc", "mnasnet", "absolute", "fastest"] = "amc"
-    limits: Annotated[dict[Metric, float | str], Field(min_length=1)] = {"latency_ms": "50%"}
-    weights: dict[Metric, Annotated[float, Field(gt=0)]] = {}
+    limits: Annotated[dict[CostMetric, float | str], Field(min_length=1)] = {"latency_ms": "50%"}
+    weights: dict[CostMetric, Annotated[float, Field(gt=0)]] = {}
     exponent: Annotated[float, Field(lt=0)] = -0.07
     beta: Annotated[float, Field(gt=0)] = 0.5
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    tolerance: Annotated[float, Field(gt=0)] = 0.01
 
     @field_validator("limits")
     @classmethod
@@ -96,12 +136,17 @@ class TrainingSpec(_Model):
 class FinetuningSpec(_Model):
     """How the winner is fine-tuned: the Program's own arithmetic with straight-through gradients and distillation.
 
-    The learning rate is relative to the length of each channel's weights.
+    The learning rate is the share of its length by which a step may move a channel's weights; `schedule` is how it
+    comes down to zero, and `weight_decay` times it the share by which weights shrink. The result averages the weights
+    over the last part `averaging` of the training, about. `automc tune` searches good values.
     """
 
     epochs: Annotated[float, Field(ge=0)] = 1.0
-    batch_size: Annotated[int, Field(ge=1)] = 128
+    batch_size: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    schedule: Literal["cosine", "linear"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    averaging: Annotated[float, Field(ge=0, le=0.2)] = 0.1
     temperature: Annotated[float, Field(gt=0)] = 2.0
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.7  # the dense network's weight; the label has the rest
     crop: Annotated[int, Field(ge=0)] = 4
@@ -112,15 +157,16 @@ class FinetuningSpec(_Model):
 class EnvironmentSpec(_Model):
     """One file of `envs/`: what is compressed, on which data, for which device, and what counts as good.
 
-    `fidelity` is how the search prepares a policy's network: `sequential` repairs each layer on what the compressed
-    layers before it deliver, `independent` on the dense network's inputs, which is a few times faster and misjudges
-    strong compression.
+    `metric` says how well a network answers (`automc list metrics`). `fidelity` is how the search prepares a policy's
+    network: `sequential` repairs each layer on what the compressed layers before it deliver, `independent` on the
+    dense network's inputs, which is a few times faster and misjudges strong compression.
     """
 
     description: str
     network: str
     weights: str | None = None  # a safetensors file, relative to this file
     data: DataSpec
+    metric: str = "accuracy"
     device: str = "host"  # `host`, or the name of a file in latency_tables/
     search_space: str = "joint"
     fidelity: Fidelity = "sequential"
@@ -276,20 +322,24 @@ def _fault(
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
     """The names of the fields of the model that stands at `location` inside `model`."""
-    current: type[BaseModel] = model
+    annotation: Any = model
     for part in location:
-        if isinstance(part, str) and part in current.model_fields:
-            nested = _nested_model(current.model_fields[part].annotation)
-            if nested is None:
-                return []
-            current = nested
-    return list(current.model_fields)
+        models = _models_in(annotation)
+        if fields := [found.model_fields for found in models if part in found.model_fields]:
+            annotation = fields[0][str(part)].annotation
+        elif tagged := [found for found in models if _has_tag(found, part)]:
+            annotation = tagged[0]
+    models = _models_in(annotation)
+    return list(models[0].model_fields) if models else []
 
 
-def _nested_model(annotation: Any) -> type[BaseModel] | None:
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation names, as those of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if (found := _nested_model(argument)) is not None:
-            return found
-    return None
+        return [annotation]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]
+
+
+def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
+    """Whether `tag` is how pydantic names this member of a union in a fault's location."""
+    return any(tag in getattr(field.annotation, "__args__", ()) for field in model.model_fields.values())

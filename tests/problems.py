@@ -126,8 +126,8 @@ def formula_metrics(problem: Problem, policy: Policy) -> Metrics:
         loss += 0.02 * (1 + 7 * position % 5) * (1 - share) ** 2
     cost = problem.cost(policy)
     return Metrics(
-        accuracy=0.9 - loss,
-        accuracy_loss=loss,
+        quality=0.9 - loss,
+        quality_loss=loss,
         logit_error=10 * loss,
         latency_ms=cost.latency_ms,
         energy_mj=cost.energy_mj,

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from automc.compression.policy import Policy
+from automc.environment.measures import share
+from automc.environment.quality import find_metric
 from automc.search.result import LayerRow, Result, Row, Selection, SplitSizes, Timing, Verification, write_result
 from automc.search.trials import Trial, TrialLog
 
@@ -47,16 +49,18 @@ def _metrics(accuracy: float, share: float) -> dict[str, object]:
 
 
 def _rows() -> tuple[Row, ...]:
-    def row(kind: str, label: str, correct: int, search: float, share: float, measured: float | None) -> Row:
+    def row(kind: str, label: str, correct: int, search: float, ratio: float, measured: float | None) -> Row:
+        found = share(np.arange(10_000) < correct)
         timing = None if measured is None else Timing(
             median_ms=measured, lower_ms=measured * 0.99, upper_ms=measured * 1.03, repeats=200
         )  # fmt: skip
         dense = kind == "dense_float32"
         return Row(
-            kind=kind, label=label, correct=correct, images=10_000, search_accuracy=search,
-            latency_ms=None if dense else share * DENSE_MS, measured=timing, energy_mj=None if dense else share * 1.7,
-            size_bytes=1_078_000 if dense else int(share * 270_000), peak_memory_bytes=None if dense else 65_536,
-            macs=int(40_550_000 * share),
+            kind=kind, label=label, quality=found.value, lower=found.lower, upper=found.upper, interval=found.method,
+            images=10_000, search_quality=search,
+            latency_ms=None if dense else ratio * DENSE_MS, measured=timing, energy_mj=None if dense else ratio * 1.7,
+            size_bytes=1_078_000 if dense else int(ratio * 270_000), peak_memory_bytes=None if dense else 65_536,
+            macs=int(40_550_000 * ratio),
         )  # fmt: skip
 
     return (
@@ -83,13 +87,14 @@ def make_result(**changes: object) -> Result:
     )  # fmt: skip
     everything = {
         "environment": "resnet20_cifar10", "description": "ResNet-20 on CIFAR-10", "network": "resnet20",
-        "dataset": "cifar10", "goal": "the most accurate network within 0.206 ms (50 % of dense int8)",
+        "dataset": "cifar10", "metric": find_metric("accuracy").reading,
+        "goal": "the most accurate network within 0.206 ms (50 % of dense int8)",
         "limits": {"latency_ms": DENSE_MS / 2}, "device": "host", "target": "avx2", "compiler": "zig 0.17.1",
         "latency_source": "table of this host, measured kernel by kernel", "energy_source": "published coefficients",
         "interpolated": ("layer2.0.conv1",),
         "splits": SplitSizes(train=48_000, search=1000, selection=1000, test=10_000, carved_from="train"),
         "selection": Selection(
-            searcher="ppo", seed=0, trial=31, candidates=12, search_accuracy=0.905, selection_accuracy=0.897
+            searcher="ppo", seed=0, trial=31, candidates=12, search_quality=0.905, selection_quality=0.897
         ),
         "finetuning_epochs": 1.0, "policy": Policy(keep_ratio={"conv1": 0.5}), "rows": _rows(), "layers": layers,
         "verification": Verification(images=10_000, logits=100_000, different_logits=0), "artifact": "library",

@@ -113,8 +113,8 @@ def test_rows_hold_what_their_networks_answer(delivered: tuple[Problem, Path, Re
     assert kinds[:4] == ["dense_float32", "dense_int8", "uniform", "searched"]
     assert {row.images for row in result.rows} == {len(test)}
     program = Program.load(folder / "winner" / "program.safetensors")
-    right = int((Executor(program).run(test.pixels).argmax(1) == test.labels).sum())
-    assert result.delivered.correct == right
+    right = (Executor(program).run(test.pixels).argmax(1) == test.labels).mean()
+    assert result.delivered.quality == right
     dense = result.row("dense_int8")
     assert dense is not None
     assert dense.latency_ms == problem.dense_cost.latency_ms
@@ -132,8 +132,8 @@ def test_the_winner_is_the_best_candidate_on_the_selection_split(delivered: tupl
     assert len(candidates) == 3
     assert candidates[0].trial.reward == max(candidate.trial.reward for candidate in candidates)
     evaluator = Evaluator(problem, "sequential")
-    accuracies = [evaluator.evaluate(candidate.trial.policy, "selection").accuracy for candidate in candidates]
-    assert result.selection.selection_accuracy == max(accuracies)
+    accuracies = [evaluator.evaluate(candidate.trial.policy, "selection").quality for candidate in candidates]
+    assert result.selection.selection_quality == max(accuracies)
     assert result.selection.trial == candidates[int(np.argmax(accuracies))].trial.number
 
 
@@ -142,11 +142,11 @@ def test_fine_tuning_is_kept_only_where_it_helps_on_the_selection_split(
 ) -> None:
     problem, folder, result = delivered
     program = Program.load(folder / "winner" / "program.safetensors")
-    accuracy = Evaluator(problem).judge(program, result.policy, "selection").accuracy
+    accuracy = Evaluator(problem).judge(program, result.policy, "selection").quality
     if result.row("finetuned") is None:
-        assert accuracy == result.selection.selection_accuracy
+        assert accuracy == result.selection.selection_quality
     else:
-        assert accuracy > result.selection.selection_accuracy
+        assert accuracy > result.selection.selection_quality
 
 
 def test_layers_stand_beside_what_they_were(delivered: tuple[Problem, Path, Result]) -> None:

@@ -65,8 +65,8 @@ def test_metrics_are_what_the_interpreter_computes(problem, fidelity, split):
     program = getattr(problem.prepare(), {"independent": "program", "sequential": "sequential"}[fidelity])(policy)
     logits, dense = interpret(program, images.pixels), dense_logits(problem, images.pixels)
     right, dense_right = ((answer.argmax(1) == images.labels).mean() for answer in (logits, dense))
-    assert metrics.accuracy == right
-    assert metrics.accuracy_loss == dense_right - right
+    assert metrics.quality == right
+    assert metrics.quality_loss == dense_right - right
     assert metrics.logit_error == pytest.approx(((logits - dense) ** 2).mean(), rel=1e-4)
     cost = problem.cost(policy)
     assert (metrics.latency_ms, metrics.size_bytes, metrics.macs) == (cost.latency_ms, cost.size_bytes, program.macs())

@@ -43,12 +43,12 @@ def test_pareto_figure_of_a_case_by_hand(tmp_path):
     assert (figure.metric, cloud.searcher) == ("latency_ms", "random")
     assert cloud.cost.tolist() == [3.0, 1.0, 2.0, 2.5]  # not the failed trial
     assert cloud.front.tolist() == [1, 2, 0]
-    assert (figure.marks, figure.limit, figure.dense_accuracy) == ((), None, 0.75)
+    assert (figure.marks, figure.limit, figure.dense_quality) == ((), None, 0.75)
 
 
 def test_pareto_figure_compares_on_the_search_images_only(tmp_path):
     figure = pareto_figure(task_of(make_run(tmp_path / "run")))
-    assert {mark.kind: mark.accuracy for mark in figure.marks} == {
+    assert {mark.kind: mark.quality for mark in figure.marks} == {
         "dense_int8": 0.918, "uniform": 0.874, "searched": 0.905, "finetuned": 0.917,
     }  # fmt: skip
     assert figure.limit == pytest.approx(0.206)
@@ -208,6 +208,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_a_damaged_result_is_named(tmp_path):
     path = make_run(tmp_path) / "resnet20_cifar10" / "winner" / "result.json"
-    path.write_text(path.read_text().replace('"correct": 9173', '"correct": 10001'))
-    with pytest.raises(CorruptFile, match=r"result.json: rows.0.*correct must not exceed images"):
+    path.write_text(path.read_text().replace('"quality": 0.9173', '"quality": 0.99'))
+    with pytest.raises(CorruptFile, match=r"result.json: rows.0.*lower <= quality <= upper"):
         read_run(tmp_path)

@@ -87,7 +87,7 @@ def test_the_page_says_what_was_achieved(page):
         "resnet20 on cifar10 now needs 0.211 ms instead of 0.420 ms (2.0 times less than dense int8, measured)" in text
     )
     assert "129 KiB instead of 1,053 KiB (8.1 times less than dense float32)" in text
-    assert "91.32 % of the test images, 0.41 points fewer than the dense float32 network" in text
+    assert "its accuracy on the test images is 91.32 %, 0.41 points less than that of the dense float32 network" in text
     assert "Verified: 10,000 images, 0 of 100,000 logits differ" in text
 
 
@@ -101,7 +101,7 @@ def test_the_page_compares_with_every_row(page):
 
 def test_the_page_says_how_the_numbers_came_about(page):
     text = Page(page).text
-    assert "1,000 for the search, 1,000 to select the winner, 10,000 for this report's accuracies" in text
+    assert "1,000 for the search, 1,000 to select the winner, 10,000 for this report's accuracy" in text
     assert "trial 31 of ppo with seed 0" in text
     assert "interpolated: layer2.0.conv1" in text
     assert "median of 200 runs" in text
@@ -185,10 +185,11 @@ def test_a_winner_without_its_studies_is_reported(tmp_path):
 
 
 def test_missing_numbers_are_dashes(tmp_path):
-    bare = Row(kind="searched", label="searched", correct=9, images=10, size_bytes=2048, macs=10**6)
+    bare = Row(kind="searched", label="searched", quality=0.9, images=10, size_bytes=2048, macs=10**6)
     text = Page(report_of(make_run(tmp_path, rows=(bare,), energy_source="", layers=()))).text
-    assert "resnet20 on cifar10 now needs 2.00 KiB; it names the right class for 90.00 % of the test images." in text
-    assert "90.00 % 59.58–98.21 % — — — 2.00 — 1.00" in text
+    assert "resnet20 on cifar10 now needs 2.00 KiB; its accuracy on the test images is 90.00 %." in text
+    assert "90.00 % — — — — 2.00 — 1.00" in text
+    assert "Intervals" not in text
     assert "no energy model for this device" in text
     assert "not measured" in text
 
@@ -224,13 +225,13 @@ def test_headline_says_when_nothing_was_gained():
     slow = Timing(median_ms=0.5, lower_ms=0.5, upper_ms=0.5, repeats=10)
     result = make_result()
     rows = tuple(
-        row.model_copy(update={"measured": slow if row.measured else None, "correct": 9173, "size_bytes": 1000})
+        row.model_copy(update={"measured": slow if row.measured else None, "quality": 0.9173, "size_bytes": 1000})
         for row in result.rows
     )
     assert narrative.headline(result.model_copy(update={"rows": rows})) == (
         "resnet20 on cifar10 now needs 0.500 ms instead of 0.500 ms (no less than dense int8, measured) and 0.977 KiB "
-        "instead of 0.977 KiB (no less than dense float32); it names the right class for 91.73 % of the test images, "
-        "as many as the dense float32 network."
+        "instead of 0.977 KiB (no less than dense float32); its accuracy on the test images is 91.73 %, the "
+        "same as that of the dense float32 network."
     )
 
 
@@ -261,7 +262,7 @@ def test_a_result_survives_its_file(tmp_path):
         ('"kind": "searched"', '"kind": "search"', "rows.3.kind: Input should be"),
         ('"lower_ms": 0.4158', '"lower_ms": 9.0', "lower_ms <= median_ms"),
         ('"kept_channels": 15', '"kept_channels": 99', "must not exceed channels"),
-        ('_accuracy": 0.92', '_accuracy": NaN', "finite"),
+        ('_quality": 0.92', '_quality": NaN', "finite"),
         ("}", "", "Invalid JSON"),
     ],
 )

@@ -6,15 +6,17 @@ import math
 import pytest
 
 from automc.environment.metrics import Metrics
+from automc.environment.quality import find_metric
 from automc.environment.reward import REWARDS, Limits
 from automc.errors import ConfigError, EvaluationFailed
 from automc.schema import GoalSpec
 from tests.problems import FormulaCost
 
+SCORE = find_metric("accuracy").score
 DENSE = FormulaCost(latency_ms=2.0, energy_mj=4.0, size_bytes=1000, macs=500)
 METRICS = Metrics(
-    accuracy=0.8,
-    accuracy_loss=0.004,
+    quality=0.8,
+    quality_loss=0.004,
     logit_error=0.1,
     latency_ms=0.5,
     energy_mj=3.0,
@@ -54,14 +56,14 @@ def test_the_ratio_is_a_weighted_mean_and_every_limit_counts():
     ],
 )
 def test_rewards_are_their_formulas(reward, settings, expected):
-    assert REWARDS[reward](METRICS, limits(reward, **settings)) == pytest.approx(expected)
+    assert REWARDS[reward](METRICS, limits(reward, **settings), SCORE) == pytest.approx(expected)
 
 
 def test_fastest_prefers_any_network_within_the_tolerance():
-    within = dataclasses.replace(METRICS, accuracy_loss=0.01, latency_ms=1.0)
-    beyond = dataclasses.replace(METRICS, accuracy_loss=0.0101, latency_ms=0.01)
+    within = dataclasses.replace(METRICS, quality_loss=0.01, latency_ms=1.0)
+    beyond = dataclasses.replace(METRICS, quality_loss=0.0101, latency_ms=0.01)
     made = limits("fastest")
-    assert REWARDS["fastest"](within, made) > REWARDS["fastest"](beyond, made)
+    assert REWARDS["fastest"](within, made, SCORE) > REWARDS["fastest"](beyond, made, SCORE)
 
 
 def test_soft_goals_have_no_hard_limits():
@@ -82,5 +84,5 @@ def test_a_metric_that_is_not_finite_fails_the_trial_with_the_reason(value):
 
 def test_metrics_survive_their_record():
     noted = METRICS.with_notes(("one",)).with_notes(("two",))
-    assert Metrics.from_record(noted.to_record()) == noted
+    assert Metrics.from_record(noted.to_record(), "accuracy") == noted
     assert noted.notes == ("one", "two")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, mannwhitneyu, trim_mean
+from scipy.stats import mannwhitneyu, trim_mean
 
 from automc.analysis.stats import (
     Interval,
@@ -12,7 +12,6 @@ from automc.analysis.stats import (
     interquartile_interval,
     interquartile_mean,
     probability_of_improvement,
-    wilson_interval,
 )
 
 
@@ -79,21 +78,6 @@ def test_anytime_best_never_falls_and_passes_over_failures():
     best = anytime_best(np.array([np.nan, 0.2, 0.1, np.nan, 0.5, 0.4]))
     assert np.isnan(best[0])
     assert best[1:].tolist() == [0.2, 0.2, 0.2, 0.5, 0.5]
-
-
-@pytest.mark.parametrize(("successes", "total"), [(0, 10), (10, 10), (1, 1), (450, 500), (9173, 10000)])
-def test_wilson_interval_is_scipys(successes, total):
-    interval = wilson_interval(successes, total)
-    expected = binomtest(successes, total).proportion_ci(method="wilson")
-    assert interval.estimate == successes / total
-    assert (interval.lower, interval.upper) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert 0 <= interval.lower <= interval.estimate <= interval.upper <= 1
-
-
-@pytest.mark.parametrize(("successes", "total"), [(-1, 10), (11, 10), (0, 0)])
-def test_wilson_interval_refuses_impossible_counts(successes, total):
-    with pytest.raises(ValueError, match="between 0 and total"):
-        wilson_interval(successes, total)
 
 
 def test_holm_by_hand():

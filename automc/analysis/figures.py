@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from automc.analysis.pareto import Floats, pareto_front
 from automc.analysis.runs import Task
 from automc.analysis.stats import anytime_best
+from automc.environment.metrics import loss_column
+from automc.environment.quality import Reading
 from automc.search.result import RowKind
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """The complete trials of one searcher, all seeds together: cost and accuracy, `n` each, and which are its front."""
+    """The complete trials of one searcher, all seeds together: cost and quality, `n` each, and which are its front."""
 
     searcher: str
     cost: Floats
-    accuracy: Floats
+    quality: Floats
     front: NDArray[np.int64]
 
 
@@ -30,21 +32,23 @@ class Mark:
     kind: RowKind
     label: str
     cost: float
-    accuracy: float
+    quality: float
 
 
 @dataclass(frozen=True, eq=False)
 class ParetoFigure:
     """Trials on the search split over one cost, the front of each searcher, and the networks to compare them with.
 
-    The accuracy axis begins at `floor`, so that hopeless trials do not flatten the rest; `hidden` of them lie below.
+    The axis of quality, read by `reading`, begins at `floor`, so that hopeless trials do not flatten the rest; `hidden`
+    of them lie below.
     """
 
-    metric: str
+    metric: str  # of the cost
+    reading: Reading
     clouds: tuple[Cloud, ...]
     marks: tuple[Mark, ...]
     limit: float | None
-    dense_accuracy: float | None
+    dense_quality: float | None
     floor: float
     hidden: int
 
@@ -75,44 +79,43 @@ class LearningFigure:
 
 
 def pareto_figure(task: Task) -> ParetoFigure | None:
-    """The trials of `task` as accuracy over cost, or None while no trial has succeeded."""
+    """The trials of `task` as quality over cost, or None while no trial has succeeded."""
     metric = task.cost_metric
     clouds = []
     for searcher, studies in task.by_searcher.items():
         cost = np.concatenate([study.column(metric) for study in studies])
-        accuracy = np.concatenate([study.column("accuracy") for study in studies])
-        known = np.isfinite(cost) & np.isfinite(accuracy)
+        quality = np.concatenate([study.column(task.reading.column) for study in studies])
+        known = np.isfinite(cost) & np.isfinite(quality)
         if known.any():
-            cost, accuracy = cost[known], accuracy[known]
-            clouds.append(Cloud(searcher, cost, accuracy, pareto_front(cost, accuracy)))
+            cost, quality = cost[known], quality[known]
+            clouds.append(Cloud(searcher, cost, quality, pareto_front(cost, quality)))
     if not clouds:
         return None
-    accuracy = np.concatenate([cloud.accuracy for cloud in clouds])
+    quality = np.concatenate([cloud.quality for cloud in clouds])
     marks = _marks(task, metric)
-    dense = _dense_accuracy(task)
-    floor = _floor(accuracy, [mark.accuracy for mark in marks])
+    dense = _dense_quality(task)
+    floor = _floor(quality, [mark.quality for mark in marks])
     limit = task.result.limits.get(metric) if task.result is not None else None
-    hidden = int((accuracy < floor).sum())
-    return ParetoFigure(metric, tuple(clouds), marks, limit, dense, floor, hidden)
+    hidden = int((quality < floor).sum())
+    return ParetoFigure(metric, task.reading, tuple(clouds), marks, limit, dense, floor, hidden)
 
 
 def _marks(task: Task, metric: str) -> tuple[Mark, ...]:
-    """The rows of the result that have both numbers; the test accuracy would not be comparable with the trials'."""
+    """The rows of the result that have both numbers; the test quality would not be comparable with the trials'."""
     rows = task.result.rows if task.result is not None else ()
     return tuple(
-        Mark(row.kind, row.label, cost, row.search_accuracy)
+        Mark(row.kind, row.label, cost, row.search_quality)
         for row in rows
-        if (cost := getattr(row, metric)) is not None
-        and row.search_accuracy is not None
-        and row.kind != "dense_float32"
+        if (cost := getattr(row, metric)) is not None and row.search_quality is not None and row.kind != "dense_float32"
     )
 
 
-def _dense_accuracy(task: Task) -> float | None:
-    """The dense network's accuracy on the search split, which every trial knows as its own plus what it lost."""
+def _dense_quality(task: Task) -> float | None:
+    """The dense network's quality on the search split, which every trial knows as its own plus what it lost."""
     for studies in task.by_searcher.values():
         for study in studies:
-            dense = study.column("accuracy") + study.column("accuracy_loss")
+            column = task.reading.column
+            dense = study.column(column) + study.column(loss_column(column))
             if np.isfinite(dense).any():
                 return float(np.nanmax(dense))
     return None

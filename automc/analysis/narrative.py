@@ -8,7 +8,7 @@ from pathlib import Path
 
 from automc.analysis.figures import LearningFigure, ParetoFigure
 from automc.analysis.runs import Run, Task
-from automc.analysis.units import QUANTITIES, digits, percent
+from automc.analysis.units import QUANTITIES, digits
 from automc.search.result import Result, Row
 
 
@@ -27,12 +27,14 @@ def headline(result: Result) -> str:
     """What was achieved, in one sentence that a person understands."""
     row = result.delivered
     gains = " and ".join(_gains(result, row))
-    answer = f"it names the right class for {percent(row.accuracy)} of the test images"
+    reading = result.metric
+    answer = f"its {reading.title} on the test images is {reading.show(row.quality)}"
     dense = result.row("dense_float32") or result.row("dense_int8")
     if dense is not None:
-        points = round(100 * (row.accuracy - dense.accuracy), 2)
-        change = f"{abs(points):.2f} points {'fewer' if points < 0 else 'more'} than" if points else "as many as"
-        answer += f", {change} the {dense.label} network"
+        lost = dense.quality - row.quality
+        change = f"{reading.points(lost)} {'less' if lost > 0 else 'more'} than that"
+        equal = reading.number(row.quality) == reading.number(dense.quality)
+        answer += f", {'the same as that' if equal else change} of the {dense.label} network"
     return f"{result.network} on {result.dataset} now needs {gains}; {answer}."
 
 
@@ -81,12 +83,14 @@ def method(task: Task) -> list[tuple[str, str]]:
         ),
         ("Latency", _latency(result)),
         ("Energy", result.energy_source or "no energy model for this device"),
-        ("Intervals", "95 % Wilson score intervals of each accuracy by itself; all networks saw the same test images"),
+        ("Intervals", _intervals(result)),
         ("Device", f"{result.device}, instruction set {result.target}, compiled by {result.compiler}"),
         ("Versions", _pairs(result.versions.items())),
         ("SHA-256", _pairs((name, value[:16]) for name, value in result.hashes.items())),
         *(("Note", note) for note in result.notes),
     ]
+    if not result.delivered.interval:
+        facts = [fact for fact in facts if fact[0] != "Intervals"]
     if not result.finetuning_epochs:
         facts = [fact for fact in facts if fact[0] != "Fine-tuning"]
     return facts
@@ -96,26 +100,33 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(pairs))
 
 
+def _intervals(result: Result) -> str:
+    return (
+        f"95 % intervals of each {result.metric.title} by itself ({result.delivered.interval}); all networks saw the "
+        "same test images"
+    )
+
+
 def _splits(result: Result) -> str:
     sizes = result.splits
     text = (
         f"{sizes.search:,} for the search, {sizes.selection:,} to select the winner, {sizes.test:,} for this report's "
-        "accuracies; the three are disjoint. "
+        f"{result.metric.title}; the three are disjoint. "
     )
     if sizes.carved_from == "train":
         return text + "The first two come from the official training images and were not trained on."
     return text + (
-        "The weights may know the training images by heart, so the first two were carved out of the "
-        "official test images: the test accuracies here are on the rest of them."
+        "Training images say little of a network that may know them by heart, so the first two were carved out of the "
+        f"official test images: the test {result.metric.title} here is on the rest of them."
     )
 
 
 def _selection(result: Result) -> str:
-    chosen = result.selection
+    chosen, reading = result.selection, result.metric
     return (
-        f"trial {chosen.trial} of {chosen.searcher} with seed {chosen.seed}: {percent(chosen.search_accuracy)} on the "
-        f"search images; on the selection images, the best of {chosen.candidates} candidates with "
-        f"{percent(chosen.selection_accuracy)}, which flatters it; the test images were used once, here"
+        f"trial {chosen.trial} of {chosen.searcher} with seed {chosen.seed}: {reading.show(chosen.search_quality)} on "
+        f"the search images; on the selection images, the best of {chosen.candidates} candidates with "
+        f"{reading.show(chosen.selection_quality)}, which flatters it; the test images were used once, here"
     )
 
 
@@ -147,8 +158,8 @@ def pareto_caption(data: ParetoFigure) -> str:
     """What the reader of the front sees, and what is left out of it."""
     text = (
         "Every trial is a small mark, and each line joins the trials of one searcher that none of its others beats. "
-        "All accuracies here are on the search images, so that trials and networks can be compared; the best of many "
-        "trials is flattered by luck. The table above has the test accuracies."
+        f"Every {data.reading.title} here is on the search images, so that trials and networks can be compared; the "
+        "best of many trials is flattered by luck. The table above has those on the test images."
     )
     return text + (f" {data.hidden} trials lie below the axis and are not shown." if data.hidden else "")
 
@@ -183,18 +194,18 @@ from pathlib import Path
 from automc.compiler.artifact import open_artifact
 
 library = open_artifact(Path(ARTIFACT)).load()
-logits = library.run(pixels)  # uint8, images x height x width x channels"""
+outputs = library.run(pixels)  # uint8, images x height x width x channels"""
 
 _C = """\
 #include "model.h"
 
 static _Alignas(PREFIX_ARENA_ALIGNMENT) uint8_t arena[PREFIX_ARENA_BYTES];
 
-int classify(const uint8_t pixels[PREFIX_INPUT_BYTES], float logits[PREFIX_OUTPUTS]) {
+int infer(const uint8_t pixels[PREFIX_INPUT_BYTES], float outputs[PREFIX_OUTPUTS]) {
     int refusal = PREFIX_init(arena);  /* 0, or why it cannot run on this processor */
     if (refusal) return refusal;
     PREFIX_input(arena, pixels);
     PREFIX_invoke(arena);
-    PREFIX_output(arena, logits);
+    PREFIX_output(arena, outputs);
     return 0;
 }"""

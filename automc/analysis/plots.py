@@ -88,35 +88,43 @@ def _look(position: int) -> tuple[str, str]:
 
 @_styled()
 def draw_pareto(data: ParetoFigure) -> Figure:
-    """Accuracy over cost: a cloud and a front for each searcher, the networks to compare with, the budget."""
-    quantity = QUANTITIES[data.metric]
+    """Quality over cost: a cloud and a front for each searcher, the networks to compare with, the budget."""
+    quantity, reading = QUANTITIES[data.metric], data.reading
     figure, (axes,) = _canvas(7.2, 4.6)
     right = max(float(cloud.cost.max()) for cloud in data.clouds)
     for position, cloud in enumerate(data.clouds):
         colour, shape = _look(position)
         axes.scatter(
-            cloud.cost / quantity.divisor, 100 * cloud.accuracy, s=15, c=colour, marker=shape, alpha=0.45, linewidths=0
+            cloud.cost / quantity.divisor,
+            reading.factor * cloud.quality,
+            s=15,
+            c=colour,
+            marker=shape,
+            alpha=0.45,
+            linewidths=0,
         )
-        cost, accuracy = cloud.cost[cloud.front], cloud.accuracy[cloud.front]
+        cost, quality = cloud.cost[cloud.front], reading.factor * cloud.quality[cloud.front]
         axes.step(
-            np.append(cost, right) / quantity.divisor, 100 * np.append(accuracy, accuracy[-1]), where="post",
+            np.append(cost, right) / quantity.divisor, np.append(quality, quality[-1]), where="post",
             color=colour, marker=shape, markersize=4, markevery=range(len(cost)), linewidth=1.4, label=cloud.searcher,
         )  # fmt: skip
     for mark in data.marks:
         shape, colour = _MARKS[mark.kind]
         axes.scatter(
-            mark.cost / quantity.divisor, 100 * mark.accuracy, s=110 if shape == "*" else 60, marker=shape,
+            mark.cost / quantity.divisor, reading.factor * mark.quality, s=110 if shape == "*" else 60, marker=shape,
             c=colour, edgecolors=_INK, linewidths=0.8, zorder=5, label=mark.label,
         )  # fmt: skip
     if data.limit is not None:
         axes.axvline(data.limit / quantity.divisor, color=_INK, linestyle=(0, (4, 3)), linewidth=1, label="budget")
-    if data.dense_accuracy is not None:
-        axes.axhline(100 * data.dense_accuracy, color=_QUIET, linestyle=":", linewidth=1.2, label="dense float32")
-    highest = [*(float(cloud.accuracy.max()) for cloud in data.clouds), *(mark.accuracy for mark in data.marks)]
-    top = max([*highest, data.dense_accuracy or 0.0])
-    axes.set_ylim(100 * data.floor, 100 * (top + _margin(data.floor, top)))
+    if data.dense_quality is not None:
+        axes.axhline(
+            reading.factor * data.dense_quality, color=_QUIET, linestyle=":", linewidth=1.2, label="dense float32"
+        )
+    highest = [*(float(cloud.quality.max()) for cloud in data.clouds), *(mark.quality for mark in data.marks)]
+    top = max(highest if data.dense_quality is None else [*highest, data.dense_quality])
+    axes.set_ylim(reading.factor * data.floor, reading.factor * (top + _margin(data.floor, top)))
     axes.set_xlabel(f"predicted {quantity.label}" if data.metric == "latency_ms" else quantity.label)
-    axes.set_ylabel("accuracy on the search images (%)")
+    axes.set_ylabel(reading.axis("the search images"))
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 

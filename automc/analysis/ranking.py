@@ -58,10 +58,11 @@ def _standing(searcher: str, studies: tuple[Study, ...], task: Task) -> Standing
 
 
 def _volume(study: Study, task: Task) -> float:
-    """The study's hypervolume as a share of the box between cost 0 at accuracy 1 and the reference."""
-    cost, accuracy = study.column(task.cost_metric), study.column("accuracy")
-    known = np.isfinite(cost) & np.isfinite(accuracy)
-    return hypervolume(cost[known], accuracy[known], task.reference) / task.reference[0]
+    """The study's hypervolume as a share of the box between the best quality at cost 0 and the reference."""
+    cost, quality = study.column(task.cost_metric), study.column(task.reading.column)
+    known = np.isfinite(cost) & np.isfinite(quality)
+    (most, lowest), highest = task.reference, task.best_quality
+    return hypervolume(cost[known], quality[known], (most, lowest)) / (most * max(highest - lowest, 1e-12))
 
 
 def _interval(scores: Floats) -> Interval:

@@ -15,7 +15,7 @@ from automc.analysis.plots import draw_learning, draw_pareto, draw_policy, draw_
 from automc.analysis.ranking import Ranking, rank, verdict
 from automc.analysis.runs import Task, read_run
 from automc.analysis.stats import Interval
-from automc.analysis.tables import COMPARISON_HEAD, MISSING, comparison_table
+from automc.analysis.tables import MISSING, comparison_head, comparison_table
 from automc.analysis.units import QUANTITIES, digits
 from automc.files import write_atomic
 from automc.search.result import LayerRow, Result
@@ -48,6 +48,7 @@ def _section(task: Task, prefix: str, folder: Path) -> dict[str, Any]:
     ranking = rank(task)
     section: dict[str, Any] = {
         "title": task.environment,
+        "quality": task.reading.title[:1].upper() + task.reading.title[1:],
         "description": "",
         "headline": "",
         "verdict": verdict(ranking),
@@ -84,7 +85,7 @@ def _delivered(result: Result, prefix: str) -> dict[str, Any]:
         "headline": narrative.headline(result),
         "verification": narrative.verification(result),
         "verified": result.verification.different_logits == 0,
-        "comparison_head": COMPARISON_HEAD,
+        "comparison_head": comparison_head(result),
         "comparison": comparison_table(result),
         "won": result.rows.index(result.delivered),
         "policy": policy,
@@ -110,12 +111,12 @@ def _layer(layer: LayerRow) -> tuple[str, ...]:
 
 def _compared(ranking: Ranking, task: Task, prefix: str) -> dict[str, Any]:
     """What several searchers or seeds add to a section."""
-    cost, _ = task.reference
+    cost, lowest = task.reference
     quantity = QUANTITIES[task.cost_metric]
     caption = (
         "A dot is the best reward of one seed, a diamond their interquartile mean, a bar its 95 % interval (stratified "
-        f"bootstrap). Hypervolume is the share of the box up to {quantity.show(cost)} and down to accuracy 0 that the "
-        "trials of a seed dominate."
+        f"bootstrap). Hypervolume is the share of the box up to {quantity.show(cost)} and down to "
+        f"{task.reading.title} {task.reading.show(lowest)} that the trials of a seed dominate."
     )
     return {
         "ranking": _figure(to_svg(draw_ranking(ranking), f"{prefix}-ranking"), caption),

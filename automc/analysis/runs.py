@@ -12,6 +12,7 @@ import numpy as np
 
 from automc.analysis.pareto import Floats
 from automc.analysis.units import QUANTITIES
+from automc.environment.quality import Reading, find_metric
 from automc.errors import NameNotFound
 from automc.search.result import Result, read_result
 from automc.search.trials import LOG_NAME, read_trials
@@ -69,14 +70,36 @@ class Task:
         return next(known, "latency_ms")
 
     @cached_property
+    def reading(self) -> Reading:
+        """How the metric is read that all studies share; accuracy where no log says otherwise."""
+        if self.result is not None:
+            return self.result.metric
+        headers = (study.trials.attrs["header"] for study in self.studies)
+        told = (Reading.model_validate(header["metric"]) for header in headers if "metric" in header)
+        return next(told, find_metric("accuracy").reading)
+
+    @cached_property
+    def best_quality(self) -> float:
+        """The highest value that the metric can have, else the highest seen."""
+        return max(self._qualities) if self.reading.highest is None else self.reading.highest
+
+    @property
+    def _qualities(self) -> list[float]:
+        columns = (study.column(self.reading.column) for studies in self.by_searcher.values() for study in studies)
+        return [float(value) for column in columns for value in column[np.isfinite(column)]] or [0.0]
+
+    @cached_property
     def reference(self) -> tuple[float, float]:
-        """The reference point of hypervolumes: the cost of dense int8, else the largest seen, at an accuracy of 0."""
+        """The reference point of hypervolumes: the cost of dense int8, else the largest seen, and the lowest quality.
+
+        That is the lowest value that the metric can have, or where it has no bound, the lowest seen.
+        """
         dense = self.result.row("dense_int8") if self.result is not None else None
         cost = getattr(dense, self.cost_metric, None)
         if cost is None:
             complete = (study for studies in self.by_searcher.values() for study in studies)
             cost = max((np.nanmax(study.column(self.cost_metric)) for study in complete), default=1.0)
-        return float(cost), 0.0
+        return float(cost), min(self._qualities) if self.reading.lowest is None else self.reading.lowest
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import NormalDist
 
 import numpy as np
 
@@ -86,17 +85,6 @@ def probability_of_improvement(first: Floats, second: Floats) -> float:
 def anytime_best(rewards: Floats) -> Floats:
     """The best reward so far after each trial, `n`; NaN (a failed trial) adds nothing."""
     return np.fmax.accumulate(rewards)
-
-
-def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Interval:
-    """A share with its score interval, which stays sensible near 0 and 1 (Wilson 1927)."""
-    if not 0 <= successes <= total or total == 0:
-        raise ValueError(f"successes must be between 0 and total, total above 0. Got {successes} of {total} instead.")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    reach = z / (1 + z * z / total) * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return Interval(share, max(0.0, min(share, float(centre - reach))), min(1.0, max(share, float(centre + reach))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

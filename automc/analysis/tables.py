@@ -10,8 +10,8 @@ import numpy as np
 
 from automc.analysis.pareto import pareto_front
 from automc.analysis.runs import Run, Task, read_run
-from automc.analysis.stats import wilson_interval
-from automc.analysis.units import QUANTITIES, digits, percent
+from automc.analysis.units import QUANTITIES, digits
+from automc.environment.quality import Reading
 from automc.files import write_atomic
 from automc.search.result import Result, Row
 
@@ -22,28 +22,35 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MISSING: "--", "–": "--"}
 )
 
-COMPARISON_HEAD = (
-    "network",
-    "test accuracy",
-    "95 % interval",
-    "predicted latency (ms)",
-    "measured latency (ms)",
-    *(QUANTITIES[name].label for name in _COSTS if name != "latency_ms"),
-)
+
+def comparison_head(result: Result) -> tuple[str, ...]:
+    """The heads of the comparison's columns."""
+    return (
+        "network",
+        f"test {result.metric.title}",
+        "95 % interval",
+        "predicted latency (ms)",
+        "measured latency (ms)",
+        *(QUANTITIES[name].label for name in _COSTS if name != "latency_ms"),
+    )
 
 
 def comparison_table(result: Result) -> list[tuple[str, ...]]:
-    """One line of text a row of the result, under `COMPARISON_HEAD`; what does not exist is a dash."""
-    return [_texts(row) for row in result.rows]
+    """One line of text a row of the result, under `comparison_head`; what does not exist is a dash."""
+    return [_texts(row, result.metric) for row in result.rows]
 
 
-def _texts(row: Row) -> tuple[str, ...]:
-    interval = wilson_interval(row.correct, row.images)
+def _texts(row: Row, reading: Reading) -> tuple[str, ...]:
     costs = (_cost(row, name) for name in _COSTS)
     measured = MISSING if row.measured is None else digits(row.measured.median_ms)
     latency, *others = costs
-    bounds = f"{100 * interval.lower:.2f}–{100 * interval.upper:.2f} %"
-    return (row.label, percent(row.accuracy), bounds, latency, measured, *others)
+    return (row.label, reading.show(row.quality), _bounds(row, reading), latency, measured, *others)
+
+
+def _bounds(row: Row, reading: Reading) -> str:
+    if row.lower is None or row.upper is None:
+        return MISSING
+    return f"{reading.number(row.lower)}–{reading.show(row.upper)}"
 
 
 def _cost(row: Row, name: str) -> str:
@@ -60,7 +67,9 @@ def write_tables(run_folder: Path) -> list[Path]:
     run = read_run(run_folder)
     delivered = [(task.environment, task.result) for task in run.tasks if task.result is not None]
     contents = {
-        "comparison.csv": _csv([_record(name, row) for name, result in delivered for row in result.rows]),
+        "comparison.csv": _csv(
+            [_record(name, row, result.metric.column) for name, result in delivered for row in result.rows]
+        ),
         "comparison.tex": "\n".join(_tabular(name, result) for name, result in delivered),
         "front.csv": _csv(list(_front(run))),
         "trials.csv": _csv([_numbers(trial) for task in run.tasks for trial in _complete_trials(task)]),
@@ -77,14 +86,13 @@ def _csv(records: list[dict[str, Any]]) -> str:
     return str(pandas.DataFrame(records).to_csv(index=False, lineterminator="\n")) if records else ""
 
 
-def _record(environment: str, row: Row) -> dict[str, Any]:
-    interval = wilson_interval(row.correct, row.images)
+def _record(environment: str, row: Row, column: str) -> dict[str, Any]:
     return {
         "environment": environment,
         "network": row.label,
-        "accuracy": row.accuracy,
-        "accuracy_lower": interval.lower,
-        "accuracy_upper": interval.upper,
+        column: row.quality,
+        f"{column}_lower": row.lower,
+        f"{column}_upper": row.upper,
         "test_images": row.images,
         "measured_latency_ms": None if row.measured is None else row.measured.median_ms,
         **{name: getattr(row, name) for name in _COSTS},
@@ -98,17 +106,18 @@ def _front(run: Run) -> Iterator[dict[str, Any]]:
         if not trials:
             continue
         cost = np.array([trial[task.cost_metric] for trial in trials], np.float64)
-        front = pareto_front(cost, np.array([trial["accuracy"] for trial in trials], np.float64))
+        front = pareto_front(cost, np.array([trial[task.reading.column] for trial in trials], np.float64))
         yield from (trials[index] for index in front)
 
 
 def _complete_trials(task: Task) -> list[dict[str, Any]]:
-    """Every complete trial with its accuracy and costs, in the order of searcher, seed and number."""
+    """Every complete trial with its quality and costs, in the order of searcher, seed and number."""
     records = []
     for studies in task.by_searcher.values():
         for study in studies:
-            columns = {name: study.column(name) for name in ("reward", "accuracy", *_COSTS)}
-            known = np.isfinite(columns["accuracy"]) & np.isfinite(columns[task.cost_metric])
+            quality = task.reading.column
+            columns = {name: study.column(name) for name in ("reward", quality, *_COSTS)}
+            known = np.isfinite(columns[quality]) & np.isfinite(columns[task.cost_metric])
             for number in np.flatnonzero(known):
                 place = {"environment": task.environment, "searcher": study.searcher, "seed": study.seed}
                 numbers = {name: float(values[number]) for name, values in columns.items()}
@@ -125,11 +134,12 @@ def _numbers(trial: dict[str, Any]) -> dict[str, Any]:
 def _tabular(environment: str, result: Result) -> str:
     """A LaTeX `tabular` for the booktabs package."""
     lines = [_latex_line(texts) for texts in comparison_table(result)]
-    columns = "l" + "r" * (len(COMPARISON_HEAD) - 1)
+    head = comparison_head(result)
+    columns = "l" + "r" * (len(head) - 1)
     body = "\n".join(lines)
     return (
         f"% {_latex(environment)}\n\\begin{{tabular}}{{{columns}}}\n"
-        f"\\toprule\n{_latex_line(COMPARISON_HEAD)}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+        f"\\toprule\n{_latex_line(head)}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
     )
 
 

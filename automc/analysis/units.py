@@ -46,8 +46,3 @@ def digits(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.2e}"
-
-
-def percent(fraction: float) -> str:
-    """A fraction as a percentage with two decimals, as accuracies are reported."""
-    return f"{100 * fraction:.2f} %"

@@ -38,8 +38,9 @@ def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: P
     program.save(folder / _PROGRAM)
     module = {name: value.contiguous() for name, value in to_torch(program).state_dict().items()}
     write_atomic(folder / "module.safetensors", save(module))
-    say(f"accuracy   {metrics.accuracy:.4f} on {len(problem.splits.selection)} selection images "
-        f"({metrics.accuracy_loss:+.4f} lost against dense float32)")  # fmt: skip
+    reading = problem.metric.reading
+    say(f"{reading.title:10s} {reading.show(metrics.quality)} on {len(problem.splits.selection)} selection images "
+        f"({reading.show(metrics.quality + metrics.quality_loss)} dense in float32)")  # fmt: skip
     say(f"latency    {metrics.latency_ms:.4f} ms (predicted; dense at 8 bits {problem.dense_cost.latency_ms:.4f} ms)")
     say(f"weights    {metrics.size_bytes} bytes (dense at 8 bits {problem.dense_cost.size_bytes})")
     say(f"MACs       {metrics.macs} ({metrics.macs / problem.network.macs:.1%} of the dense network's)")

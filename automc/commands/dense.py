@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from automc.commands.console import note, say
 from automc.commands.specs import read_environment
 from automc.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def data_command(action: str, name: str) -> None:
@@ -24,12 +29,14 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
     from safetensors.torch import save
 
     from automc.environment.loading import open_dataset
+    from automc.environment.quality import Answers, find_metric
     from automc.files import write_atomic
-    from automc.network.datasets import split
-    from automc.network.training import accuracy, train
+    from automc.network.datasets import Images, split
+    from automc.network.training import ask, train
     from automc.network.zoo import build_network
 
     spec, file = read_environment(name, overrides)
+    metric = find_metric(spec.metric)
     dataset = open_dataset(spec, file)
     splits = split(dataset, spec.data.search, spec.data.selection, spec.data.carve_from, spec.data.seed)
     folder = out or Path("runs") / "training" / name
@@ -45,11 +52,17 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
         note(line)
         lines.append(line)
 
+    def judged(name: str, images: Images, module: nn.Module) -> str:
+        outputs = ask(module, images.pixels, dataset.mean, dataset.std)
+        found = metric.measure(Answers(images, outputs, outputs)).value
+        return f"{name} {metric.reading.title} {metric.reading.show(found)}"
+
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn from torch's global generator
         torch.manual_seed(spec.training.seed)
         module = build_network(spec.network, len(dataset.classes), splits.train.pixels.shape[3])
-    train(module, splits.train, splits.selection, dataset.mean, dataset.std, spec.training, folder, report)
-    report(f"test accuracy {accuracy(module, splits.test, dataset.mean, dataset.std):.4f}")
+    held_out = partial(judged, "held-out", splits.selection)
+    train(module, splits.train, dataset.mean, dataset.std, spec.training, folder, report, held_out)
+    report(judged("test", splits.test, module))
     weights = folder / f"{name}.safetensors"
     write_atomic(weights, save({key: value.contiguous() for key, value in module.state_dict().items()}))
     write_atomic(folder / f"{name}.log", "\n".join(lines) + "\n")

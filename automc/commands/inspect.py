@@ -25,7 +25,13 @@ _KINDS: tuple[catalog.Kind, ...] = ("envs", "search_spaces", "latency_tables", "
 def list_command(what: str, clear: bool) -> None:
     """Print one kind of thing, or all of them but runs and cache."""
     listings: dict[str, Callable[[], list[str]]] = {kind: partial(_files, kind) for kind in _KINDS}
-    listings |= {"networks": _networks, "data": _data, "searchers": _searchers, "targets": _targets}
+    listings |= {
+        "networks": _networks,
+        "data": _data,
+        "metrics": _metrics,
+        "searchers": _searchers,
+        "targets": _targets,
+    }
     others: dict[str, Callable[[], list[str]]] = {"runs": _runs, "cache": lambda: _cache(clear)}
     if clear and what != "cache":
         raise ConfigError("--clear goes with: automc list cache --clear")
@@ -89,6 +95,14 @@ def _data() -> list[str]:
         return f"here: {stored_path(name)}" if stored_path(name).exists() else f"fetch it with: automc data get {name}"
 
     return [f"{name:24s} {state(name)}" for name in dataset_names()]
+
+
+def _metrics() -> list[str]:
+    from automc.environment.quality import find_metric, metric_names
+
+    return [
+        f"{name:24s} {(find_metric(name).measure.__doc__ or '').strip().splitlines()[0]}" for name in metric_names()
+    ]
 
 
 def _searchers() -> list[str]:
@@ -164,10 +178,13 @@ def _kind_of(path: Path) -> catalog.Kind:
 
 
 def _check(kind: catalog.Kind, path: Path) -> None:
+    from automc.environment.quality import find_metric
+
     match kind:
         case "envs":
             spec = read_spec(EnvironmentSpec, path)
             catalog.find("search_spaces", spec.search_space)
+            find_metric(spec.metric)
             if spec.device != "host":
                 catalog.find("latency_tables", spec.device)
             if spec.weights is not None and not (path.parent / spec.weights).is_file():

@@ -1,4 +1,4 @@
-"""A user's own modules, which register networks, data sets and searchers as they are imported."""
+"""A user's own modules, which register networks, data sets, metrics and searchers as they are imported."""
 
 from __future__ import annotations
 

@@ -122,8 +122,7 @@ def _show(meter: Meter, member: Member, progress: Progress) -> None:
     """One trial more, and the best of its study so far."""
     best = progress.best
     found = "no policy yet" if best is None else (
-        f"best of {member}: reward {best.reward:.4f}, accuracy {best.metrics['accuracy']:.4f}, "
-        f"{best.metrics['latency_ms']:.4f} ms"
+        f"best of {member}: reward {best.reward:.4f}, {best.metrics['latency_ms']:.4f} ms"
     )  # fmt: skip
     meter.advance(found)
 
@@ -141,13 +140,15 @@ def _summary(result: Result) -> list[str]:
     """The rows that a reader compares, as plain lines."""
     lines = [
         f"{result.environment}: {result.goal}",
-        f"{'':24s} {'test accuracy':>13s} {'predicted':>12s} {'measured':>12s} {'weights':>10s}",
+        f"{'':24s} {f'test {result.metric.title}':>13s} {'predicted':>12s} {'measured':>12s} {'weights':>10s}",
     ]
     for row in result.rows:
         predicted = "-" if row.latency_ms is None else f"{row.latency_ms:.4f} ms"
         measured = "-" if row.measured is None else f"{row.measured.median_ms:.4f} ms"
         size = f"{row.size_bytes / 1000:.1f} kB"
-        lines.append(f"{row.label:24s} {100 * row.accuracy:11.2f} % {predicted:>12s} {measured:>12s} {size:>10s}")
+        lines.append(
+            f"{row.label:24s} {result.metric.show(row.quality):>13s} {predicted:>12s} {measured:>12s} {size:>10s}"
+        )
     found = result.verification
     lines.append(f"verified: {found.images} images, {found.different_logits} of {found.logits} logits differ")
     return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 import torch
@@ -22,15 +21,15 @@ class ShadowWeights(nn.Module):
     Biases are those of zero-points of 0, as in `steps.py`, in float64, which holds every int32.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.original = program
-        self.executed = to_torch(program)
+        self.executed = to_torch(program).to(device)
         self.layers = [position for position, each in enumerate(program.operations) if isinstance(each, Convolve)]
         steps = {position: self._step(position) for position in self.layers}
         self.weights = nn.ParameterList(step.weight.clone() for step in steps.values())
         self.biases = nn.ParameterList(step.bias.to(torch.float64, copy=True) for step in steps.values())
-        self._lengths = [self._lengths_of(position, step.weight) for position, step in steps.items()]
+        self._lengths = [_lengths(step.weight) for step in steps.values()]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The logits of the program that the weights round to, for `n x channels x height x width` uint8 pixels."""
@@ -50,46 +49,56 @@ class ShadowWeights(nn.Module):
                 stored = bias - self.original.tensors[operation.source].zero_point * weight.double().sum((1, 2, 3))
                 operations[position] = dataclasses.replace(
                     operation,
-                    weight=np.ascontiguousarray(weight.numpy().astype(np.int8)),
-                    bias=stored.numpy().astype(np.int32),
+                    weight=np.ascontiguousarray(weight.cpu().numpy().astype(np.int8)),
+                    bias=stored.cpu().numpy().astype(np.int32),
                 )
         return dataclasses.replace(self.original, operations=tuple(operations))
 
     @torch.no_grad()
-    def normalise_gradients(self) -> None:
-        """Make the gradients those of channels of unit length, and no longer than 1 in all.
+    def gradients(self) -> list[Tensor]:
+        """Each layer's gradient as for channels of unit length, `groups x out/groups x (in/groups * kh * kw + 1)`.
 
         While batch norm is trained, a network's answers do not depend on the length of each channel's weights, and only
         relative steps matter (Salimans & Kingma 2016, section 2.1). Folded into the weights it gives channels very
-        different lengths, and one rate for all of them made a folded ResNet-20 collapse. For `weight = length *
-        direction`, a step of `-rate * d loss/d direction` is one of `-rate * length^2 * d loss/d weight`. A bias counts
+        different lengths, and one rate for all of them made a folded ResNet-20 collapse. So these are the gradients of
+        `direction` in `weight = length * direction`, with lengths that stay. The last column is the bias's: it counts
         as the weight of one more input, which is always a quarter of its range.
         """
-        lengths = [length for pair in self._lengths for length in pair]
-        gradients = [parameter.grad for pair in zip(self.weights, self.biases, strict=True) for parameter in pair]
-        relative = [gradient * length for gradient, length in zip(gradients, lengths, strict=True)]
-        total = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in relative))
-        for gradient, length in zip(gradients, lengths, strict=True):
-            gradient.mul_(length.square() / max(total, 1.0))
+        matrices = []
+        for position, weight, bias, lengths in zip(self.layers, self.weights, self.biases, self._lengths, strict=True):
+            of_weight, of_bias = (torch.zeros_like(each) if each.grad is None else each.grad for each in (weight, bias))
+            taps = of_weight.flatten(1) * lengths[:, None]
+            constant = of_bias * lengths * self._bias_unit(position)
+            matrix = torch.cat([taps, constant.float()[:, None]], 1)
+            matrices.append(matrix.view(self._operation(position).groups, -1, matrix.shape[1]))
+        return matrices
 
     @torch.no_grad()
-    def clamp(self) -> None:
-        """Keep weights on their grids and accumulators within int32."""
-        for position, weight, bias in zip(self.layers, self.weights, self.biases, strict=True):
+    def move(self, steps: list[Tensor]) -> None:
+        """Add steps, in the form of `gradients`; weights stay on their grids, and accumulators within int32."""
+        for position, weight, bias, lengths, step in zip(
+            self.layers, self.weights, self.biases, self._lengths, steps, strict=True
+        ):
             operation = self._operation(position)
-            source = self.original.tensors[operation.source]
+            moved = step.flatten(0, 1) * lengths[:, None]
+            weight.add_(moved[:, :-1].reshape(weight.shape))
+            bias.add_(moved[:, -1].double() * self._bias_unit(position))
             _, largest = weight_magnitudes(operation.weight_bits)
             integers = self._rounded(position, weight.clamp_(-largest, largest)).double()
+            source = self.original.tensors[operation.source]
             room = 2**31 - 1 - source.limit * integers.abs().sum((1, 2, 3))
             middle = source.zero_point * integers.sum((1, 2, 3))
             bias.clamp_(middle - room, middle + room)
 
-    def _lengths_of(self, position: int, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The length of each channel's weights, and of its bias; a channel of zeros has a tenth of the usual."""
-        squares = weight.square().sum((1, 2, 3), keepdim=True)
-        lengths = squares.clamp(min=0.01 * float(squares.mean())).sqrt()
-        source = self.original.tensors[self._operation(position).source]
-        return lengths, lengths.flatten().double() * (source.limit / 4)
+    @torch.no_grad()
+    def shrink(self, share: float) -> None:
+        """Make every weight smaller by `share`: decay apart from the gradient (Loshchilov & Hutter 2019)."""
+        for weight in self.weights:
+            weight.mul_(1 - share)
+
+    def _bias_unit(self, position: int) -> float:
+        """The input that a bias is the weight of."""
+        return self.original.tensors[self._operation(position).source].limit / 4
 
     def _integers(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases rounded, with straight-through gradients."""
@@ -101,7 +110,7 @@ class ShadowWeights(nn.Module):
         operation = self._operation(position)
         if operation.weight_bits == 1:
             return signs(weight)
-        rounded = clamp_and_round(weight.clone(), -127, 127)
+        rounded = clamp_and_round(weight.clone(), -128, 128)  # so that the grid's ends pass gradients, too
         return rounded * (self._step(position).weight != 0) if operation.skips_zeros else rounded
 
     def _operation(self, position: int) -> Convolve:
@@ -113,3 +122,9 @@ class ShadowWeights(nn.Module):
         step = self.executed.steps[position]
         assert isinstance(step, ConvolveStep)
         return step
+
+
+def _lengths(weight: Tensor) -> Tensor:
+    """The length of each channel's weights, `out`; a channel of zeros has a tenth of the usual."""
+    squares = weight.square().sum((1, 2, 3))
+    return squares.clamp(min=0.01 * float(squares.mean())).sqrt()

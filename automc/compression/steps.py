@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automc.compression.gradients import convolve
 from automc.compression.operations import (
     Convolve,
     Dequantise,
@@ -35,22 +36,23 @@ _EXACT = 2**24  # every integer up to here is a float32
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Clamp and round in place; the gradient passes where nothing was clamped."""
+    """Clamp and round; the gradient passes where nothing was clamped."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, low: int, high: int) -> Tensor:
-        ctx.save_for_backward((values >= low) & (values <= high))
-        ctx.mark_dirty(values)
-        return values.clamp_(low, high).round_()
+        ctx.save_for_backward(values)
+        ctx.bounds = (low, high)
+        return values.clamp(low, high).round_()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradient * inside, None, None
+        (values,) = ctx.saved_tensors
+        # Hard tanh is a clamp, and its gradient one pass over memory where a mask would take four.
+        return torch.ops.aten.hardtanh_backward(gradient, values, *ctx.bounds), None, None
 
 
 def clamp_and_round(values: Tensor, low: int, high: int) -> Tensor:
-    """`values`, overwritten by themselves within [low, high] and rounded, ties to even."""
+    """`values` within [low, high] and rounded, ties to even; they may be overwritten."""
     if values.requires_grad:
         rounded: Tensor = _StraightThrough.apply(values, low, high)  # type: ignore[no-untyped-call]
         return rounded
@@ -134,7 +136,7 @@ class ConvolveStep(_Step):
 
     def _accumulators(self, source: Tensor) -> Tensor:
         if self.bias.dtype == torch.float32:
-            return F.conv2d(source, self.weight, self.bias, *self.geometry)
+            return convolve(source, self.weight, self.bias, self.geometry)
         # Each part is exact in float32, their sum in float64, and its rounding is that of the int32 to binary32.
         total = self.bias.view(-1, 1, 1)
         for part in self._weight_parts():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from automc.compiler.memory import plan_memory
 from automc.compression.executor import Executor
@@ -15,21 +13,21 @@ from automc.compression.policy import Policy
 from automc.compression.program import Program
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
+from automc.environment.quality import Answers
 from automc.errors import EvaluationFailed
 from automc.network.datasets import Images
-from automc.network.training import normalise
+from automc.network.training import ask
 from automc.schema import Fidelity
 
-Split = Literal["search", "selection"]
-_BATCH = 250
+Split = Literal["search", "selection", "test"]
 
 
 @dataclass(frozen=True)
 class _Reference:
     """What the dense network answers on one split."""
 
-    logits: NDArray[np.float32]
-    accuracy: float
+    answers: Answers
+    quality: float
 
 
 class Evaluator:
@@ -63,19 +61,19 @@ class Evaluator:
 
     def judge(self, program: Program, policy: Policy, split: Split = "search") -> Metrics:
         """The metrics of a given Program of `policy`, as of one that was fine-tuned."""
-        images, reference = self._images(split), self._reference(split)
-        logits = Executor(program).run(images.pixels)
-        accuracy = _accuracy(logits, images)
+        answers, metric = self.answers(program, split), self.problem.metric
+        quality = metric.measure(answers).value
         cost = self.problem.cost(policy)
         return Metrics(
-            accuracy=accuracy,
-            accuracy_loss=reference.accuracy - accuracy,
-            logit_error=float(np.square(logits.astype(np.float64) - reference.logits).mean()),
+            quality=quality,
+            quality_loss=self._reference(split).quality - quality,
+            logit_error=float(np.square(answers.outputs.astype(np.float64) - answers.dense).mean()),
             latency_ms=cost.latency_ms,
             energy_mj=cost.energy_mj,
             size_bytes=cost.size_bytes,
             peak_memory_bytes=plan_memory(program, self.problem.target),
             macs=cost.macs,
+            column=metric.reading.column,
             notes=(f"latency interpolated: {', '.join(cost.interpolated)}",) if cost.interpolated else (),
         )
 
@@ -87,25 +85,22 @@ class Evaluator:
             return Outcome.failed(str(failure))
         return Outcome(metrics.to_record(), self.problem.reward(metrics))
 
-    def _images(self, split: Split) -> Images:
-        return self.problem.splits.search if split == "search" else self.problem.splits.selection
+    def answers(self, program: Program, split: Split) -> Answers:
+        """What a Program answers to the images of `split`."""
+        dense = self._reference(split).answers
+        return replace(dense, outputs=Executor(program).run(dense.images.pixels))
+
+    def dense_answers(self, images: Images) -> Answers:
+        """What the dense network answers to any images."""
+        network = self.problem.network
+        outputs = ask(self.problem.module, images.pixels, network.mean, network.std)
+        return Answers(images, outputs, outputs)
 
     def _reference(self, split: Split) -> _Reference:
         if split not in self._references:
-            images = self._images(split)
-            logits = self._dense_logits(images)
-            self._references[split] = _Reference(logits, _accuracy(logits, images))
+            answers = self.dense_answers(getattr(self.problem.splits, split))
+            self._references[split] = _Reference(answers, self.problem.metric.measure(answers).value)
         return self._references[split]
-
-    @torch.inference_mode()
-    def _dense_logits(self, images: Images) -> NDArray[np.float32]:
-        network, module = self.problem.network, self.problem.module
-        batches = (images.pixels[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-        return np.concatenate([module(normalise(batch, network.mean, network.std)).numpy() for batch in batches])
-
-
-def _accuracy(logits: NDArray[np.float32], images: Images) -> float:
-    return float((logits.argmax(1) == images.labels).mean())
 
 
 def _rounded(asked: Policy, normalised: Policy) -> tuple[str, ...]:

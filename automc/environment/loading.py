@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from automc.cost.device import open_device
 from automc.cost.model import CostModel
 from automc.cost.table import LatencyTable
 from automc.environment.problem import Problem
+from automc.environment.quality import find_metric
 from automc.environment.space import SearchSpace
-from automc.errors import DataError, WeightsError
+from automc.errors import ConfigError, DataError, WeightsError
 from automc.files import canonical_json, sha256_of
 from automc.network.datasets import Dataset, Splits, load_dataset, split
 from automc.network.folders import image_folder
 from automc.network.graph import Network
+from automc.network.tasks import pose
 from automc.network.trace import trace
 from automc.network.zoo import build_network, load_weights
 from automc.schema import EnvironmentSpec, SearchSpaceSpec, read_spec
@@ -68,10 +70,14 @@ def load_problem(
 
 
 def open_dataset(spec: EnvironmentSpec, file: Path) -> Dataset:
-    """The images that an environment file names. Raises `NameNotFound`, `DataError`."""
-    if spec.data.folder is None:
-        return load_dataset(spec.data.name)
-    return image_folder(file.parent / spec.data.folder)
+    """The images that an environment file names, as its task asks about them. Raises `NameNotFound`, `DataError`."""
+    data = spec.data
+    dataset = load_dataset(data.name) if data.folder is None else image_folder(file.parent / data.folder)
+    if data.classes is not None:
+        if dataset.classes:
+            raise DataError(f"data.classes is for images without labels, but {dataset.name} has labels")
+        dataset = replace(dataset, classes=tuple(str(number) for number in range(data.classes)))
+    return pose(dataset, data.task)
 
 
 def build_problem(
@@ -92,9 +98,10 @@ def build_problem(
     module = copy.deepcopy(module).cpu().float().eval()
     space = space or read_spec(SearchSpaceSpec, catalog.find("search_spaces", spec.search_space))
     splits = _splits(spec, dataset)
+    _check_metric(spec, splits)
     _, height, width, channels = dataset.train.pixels.shape
     network = trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network)
-    _check_classes(network, dataset)
+    _check_answers(network, dataset)
     prepare = cache(lambda: Preparation(network, calibration_pixels(spec, splits)))
     # Which channels of a split group remain depends on the order in which pruning removes them.
     order = prepare().removal_order if _splits_a_group(network) else None
@@ -166,11 +173,33 @@ def _splits(spec: EnvironmentSpec, dataset: Dataset) -> Splits:
     return splits
 
 
-def _check_classes(network: Network, dataset: Dataset) -> None:
-    outputs = network.output.shape[0]
-    if outputs != len(dataset.classes):
+def _check_metric(spec: EnvironmentSpec, splits: Splits) -> None:
+    """The metric must be able to judge every split, and the tolerance be a value that it may lose."""
+    metric = find_metric(spec.metric)
+    for images in (splits.search, splits.selection, splits.test):
+        metric.require(images)
+    lowest, highest, tolerance = metric.reading.lowest, metric.reading.highest, spec.goal.tolerance
+    if lowest is not None and highest is not None and tolerance >= highest - lowest:
+        raise ConfigError(
+            f"goal.tolerance: must be less than {highest - lowest:g}, all that {metric.name} can lose. "
+            f"Got {tolerance:g} instead."
+        )
+
+
+def _check_answers(network: Network, dataset: Dataset) -> None:
+    shape, targets = network.output.shape, dataset.train.targets
+    if targets is not None:
+        _, height, width, channels = targets.shape
+        # Several channels in a row would leave open whether they stand pixel by pixel.
+        flat = [(height * width, 1, 1)] if channels == 1 else []
+        if shape not in [(channels, height, width), *flat]:
+            raise DataError(
+                f"{network.name} answers {' x '.join(map(str, shape))} (channels, height, width), but the task on "
+                f"{dataset.name} asks for {channels} x {height} x {width}"
+            )
+    elif shape[0] != len(dataset.classes):
         classes = len(dataset.classes)
-        raise DataError(f"{network.name} answers {outputs} logits, but {dataset.name} has {classes} classes")
+        raise DataError(f"{network.name} answers {shape[0]} logits, but {dataset.name} has {classes} classes")
 
 
 def _hash(content: Any) -> str:
@@ -191,4 +220,6 @@ def _images_hash(splits: Splits) -> str:
         digest.update(f"{images.pixels.shape}\n".encode())
         digest.update(images.pixels.tobytes())
         digest.update(images.labels.tobytes())
+        if images.targets is not None:
+            digest.update(images.targets.tobytes())
     return digest.hexdigest()

@@ -14,27 +14,32 @@ from automc.errors import EvaluationFailed
 class Metrics:
     """What is known of a policy after its Program has seen the images of one split.
 
-    `accuracy` is a fraction; `accuracy_loss` is the dense network's accuracy on the same images minus it;
-    `logit_error` is the mean squared difference of logits from the dense network's. The costs are the cost model's,
-    for one image; `energy_mj` is None where the device has no energy model. `notes` name every rounded channel
-    count and every layer whose latency was interpolated.
+    `quality` is the environment's metric, whose name in records is `column`; `quality_loss` is the dense network's on
+    the same images minus it; `logit_error` is the mean squared difference of outputs from the dense network's. The
+    costs are the cost model's, for one image; `energy_mj` is None where the device has no energy model. `notes` name
+    every rounded channel count and every layer whose latency was interpolated.
 
     A number that is not finite fails the trial: raises `EvaluationFailed` naming it.
     """
 
-    accuracy: float
-    accuracy_loss: float
+    quality: float
+    quality_loss: float
     logit_error: float
     latency_ms: float
     energy_mj: float | None
     size_bytes: int
     peak_memory_bytes: int
     macs: int
+    column: str = "accuracy"
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         values = {name: value for name, value in vars(self).items() if isinstance(value, float)}
-        faults = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        faults = [
+            f"{name.replace('quality', self.column)} is {value}"
+            for name, value in values.items()
+            if not math.isfinite(value)
+        ]
         if faults:
             raise EvaluationFailed("; ".join(faults))
 
@@ -43,13 +48,22 @@ class Metrics:
         return replace(self, notes=self.notes + notes)
 
     def to_record(self) -> dict[str, Any]:
-        """The metrics as plain data for JSON."""
-        return asdict(self) | {"notes": list(self.notes)}
+        """The metrics as plain data for JSON, as in `accuracy` and `accuracy_loss`."""
+        record = asdict(self)
+        quality, loss, column = (record.pop(name) for name in ("quality", "quality_loss", "column"))
+        return {column: quality, loss_column(column): loss, **record, "notes": list(self.notes)}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
+    def from_record(cls, record: Mapping[str, Any], column: str) -> Self:
         """The metrics of a record that `to_record` made. Raises `TypeError` or `KeyError` for anything else."""
-        return cls(**{**record, "notes": tuple(record["notes"])})
+        rest = dict(record)
+        quality, loss = rest.pop(column), rest.pop(loss_column(column))
+        return cls(quality, loss, column=column, **{**rest, "notes": tuple(rest["notes"])})
+
+
+def loss_column(column: str) -> str:
+    """How records call what a policy loses of the metric that they call `column`."""
+    return f"{column}_loss"
 
 
 FAILED_REWARD = -1.0  # less than a useful policy earns under any goal

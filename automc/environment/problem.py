@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from automc.compression.policy import Policy
 from automc.environment.metrics import Metrics
+from automc.environment.quality import Metric, find_metric
 from automc.environment.reward import REWARDS, Costs, Limits
 from automc.environment.space import SearchSpace
 from automc.errors import InfeasibleBudget
@@ -57,6 +58,11 @@ class Problem:
         return self.pricing.cost(policy)
 
     @cached_property
+    def metric(self) -> Metric:
+        """How well a network answers. Raises `NameNotFound` for a metric that nobody has registered."""
+        return find_metric(self.spec.metric)
+
+    @cached_property
     def dense_cost(self) -> Cost:
         """What the whole network costs in 8 bits."""
         return self.cost(Policy())
@@ -68,7 +74,7 @@ class Problem:
 
     def reward(self, metrics: Metrics) -> float:
         """What the goal gives for a judged policy."""
-        return REWARDS[self.spec.goal.reward](metrics, self.limits)
+        return REWARDS[self.spec.goal.reward](metrics, self.limits, self.metric.score)
 
     @cached_property
     def cost_of(self) -> Callable[[tuple[int, ...]], Cost]:

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from automc.environment.metrics import Metrics
 from automc.errors import ConfigError
-from automc.schema import GoalSpec, Metric
+from automc.schema import CostMetric, GoalSpec
 
-HARD_GOALS = ("amc", "fastest")  # every trial keeps every limit; other goals weigh cost against accuracy
+HARD_GOALS = ("amc", "fastest")  # every trial keeps every limit; other goals weigh cost against quality
 
 
 class Costs(Protocol):
@@ -31,7 +31,7 @@ class Limits:
     """A goal with its limits as absolute numbers in the metrics' own units."""
 
     goal: GoalSpec
-    costs: Mapping[Metric, float]
+    costs: Mapping[CostMetric, float]
 
     @classmethod
     def of(cls, goal: GoalSpec, dense: Costs) -> Limits:
@@ -39,7 +39,7 @@ class Limits:
 
         Raises `ConfigError` for a limit on a metric that the device's table knows nothing about.
         """
-        costs: dict[Metric, float] = {}
+        costs: dict[CostMetric, float] = {}
         for metric, limit in goal.limits.items():
             whole = getattr(dense, metric)
             if whole is None:
@@ -67,28 +67,34 @@ class Limits:
         return all(getattr(cost, metric) <= limit for metric, limit in self.costs.items())
 
 
-def amc(metrics: Metrics, limits: Limits) -> float:
-    """Accuracy, under limits that the environment keeps (He et al. 2018, AMC, section 3.3)."""
-    return metrics.accuracy
+Score = Callable[[float], float]  # a metric's value as a number about 1, see `Metric.score`
 
 
-def mnasnet(metrics: Metrics, limits: Limits) -> float:
-    """`accuracy * ratio ** exponent` (Tan et al. 2019, MnasNet, equation 2 with alpha = beta)."""
-    return float(metrics.accuracy * limits.ratio(metrics) ** limits.goal.exponent)
+def amc(metrics: Metrics, limits: Limits, score: Score) -> float:
+    """The score, under limits that the environment keeps (He et al. 2018, AMC, section 3.3)."""
+    return score(metrics.quality)
 
 
-def absolute(metrics: Metrics, limits: Limits) -> float:
-    """`accuracy - beta * |ratio - 1|` (Bender et al. 2020, TuNAS, section 3.1)."""
-    return metrics.accuracy - limits.goal.beta * abs(limits.ratio(metrics) - 1)
+def mnasnet(metrics: Metrics, limits: Limits, score: Score) -> float:
+    """`score * ratio ** exponent` (Tan et al. 2019, MnasNet, equation 2 with alpha = beta)."""
+    return float(score(metrics.quality) * limits.ratio(metrics) ** limits.goal.exponent)
 
 
-def fastest(metrics: Metrics, limits: Limits) -> float:
-    """The share of the limits that is saved; below zero, by what is missing, where too much accuracy is lost."""
-    excess = metrics.accuracy_loss - limits.goal.tolerance
-    return -excess if excess > 0 else 1 - limits.ratio(metrics)
+def absolute(metrics: Metrics, limits: Limits, score: Score) -> float:
+    """`score - beta * |ratio - 1|` (Bender et al. 2020, TuNAS, section 3.1)."""
+    return score(metrics.quality) - limits.goal.beta * abs(limits.ratio(metrics) - 1)
 
 
-REWARDS: Mapping[str, Callable[[Metrics, Limits], float]] = {
+def fastest(metrics: Metrics, limits: Limits, score: Score) -> float:
+    """The share of the limits that is saved; below zero, by what is missing, where too much quality is lost.
+
+    What is missing counts as the score loses it just below a value of 0.
+    """
+    excess = metrics.quality_loss - limits.goal.tolerance
+    return score(-excess) - score(0.0) if excess > 0 else 1 - limits.ratio(metrics)
+
+
+REWARDS: Mapping[str, Callable[[Metrics, Limits, Score], float]] = {
     "amc": amc,
     "mnasnet": mnasnet,
     "absolute": absolute,

@@ -17,10 +17,15 @@ from automc.files import cache_directory, closest
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images: `pixels` is `n x height x width x channels` uint8, `labels` is `n` int64."""
+    """Images with what is known of them.
+
+    `pixels` is `n x height x width x channels` uint8; `labels` is `n` int64, -1 where nobody knows; `targets`, where a
+    network answers with images, are those that it should answer, `n x height x width x channels` uint8.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    targets: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
@@ -28,20 +33,28 @@ class Images:
             raise DataError(f"images must be n x height x width x channels of uint8, got {found}")
         if len(self.pixels) != len(self.labels):
             raise DataError(f"{len(self.pixels)} images but {len(self.labels)} labels")
+        if self.targets is not None and len(self.pixels) != len(self.targets):
+            raise DataError(f"{len(self.pixels)} images but {len(self.targets)} targets")
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether every image has a label."""
+        return bool((self.labels >= 0).all())
+
     def take(self, index: NDArray[np.int64] | slice) -> Images:
         """The images at `index`, in its order."""
-        return Images(self.pixels[index], self.labels[index])
+        targets = None if self.targets is None else self.targets[index]
+        return Images(self.pixels[index], self.labels[index], targets)
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A named data set with its official training and test images, and the usual normalisation per channel.
 
-    A network sees `(pixel / 255 - mean) / std`.
+    A network sees `(pixel / 255 - mean) / std`. `classes` is empty where a network answers with images.
     """
 
     name: str

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automc.errors import CorruptFile, RunMismatch
 from automc.files import canonical_json, write_atomic
 from automc.network.datasets import Images
+from automc.network.tasks import loss
 from automc.schema import TrainingSpec
 
 Report = Callable[[str], None]
+
+_BATCH = 250  # images asked at once
 
 
 def normalise(pixels: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -32,49 +34,64 @@ def normalise(pixels: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[flo
     return scaled.clone(memory_format=torch.contiguous_format)
 
 
-def augment(pixels: NDArray[np.uint8], crop: int, flip: bool, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Shift each image by up to `crop` pixels (zeros come in) and mirror half of them."""
+def augment(images: Images, crop: int, flip: bool, random: np.random.Generator) -> Images:
+    """Shift each image by up to `crop` pixels (zeros come in) and mirror half of them; targets move with them."""
+    count, height, _, _ = images.pixels.shape
+    rows, columns = random.integers(0, 2 * crop + 1, (2, count)) if crop else np.zeros((2, count), np.int64)
+    mirrored = random.integers(0, 2, count, dtype=np.uint8).astype(bool) if flip else np.zeros(count, bool)
+
+    def moved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        factor = pixels.shape[1] // height  # a target may be larger than its image
+        shifted = _shifted(pixels, factor * rows, factor * columns, factor * crop) if crop else pixels
+        flipped = np.where(mirrored[:, None, None, None], shifted[:, :, ::-1], shifted) if flip else shifted
+        return np.ascontiguousarray(flipped)
+
+    targets = None if images.targets is None else moved(images.targets)
+    return Images(moved(images.pixels), images.labels, targets)
+
+
+def _shifted(
+    pixels: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.int64], margin: int
+) -> NDArray[np.uint8]:
     count, height, width, _ = pixels.shape
-    result: NDArray[np.uint8] = pixels
-    if crop:
-        padded = np.pad(pixels, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-        rows, columns = random.integers(0, 2 * crop + 1, (2, count))
-        result = windows[np.arange(count), rows, columns].transpose(0, 2, 3, 1)
-    if flip:
-        mirrored = random.integers(0, 2, count, dtype=np.uint8).astype(bool)
-        result = np.where(mirrored[:, None, None, None], result[:, :, ::-1], result)
-    return np.ascontiguousarray(result)
+    padded = np.pad(pixels, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    shifted: NDArray[np.uint8] = windows[np.arange(count), rows, columns].transpose(0, 2, 3, 1)
+    return shifted
 
 
 @torch.inference_mode()
-def accuracy(module: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]) -> float:
-    """The share of `images` that `module` classifies rightly."""
+def ask(
+    module: nn.Module, pixels: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]
+) -> NDArray[np.float32]:
+    """What `module` answers to `n x h x w x c` pixels: `n x outputs`, images in the order height, width, channels."""
     module.eval()
-    right = 0
-    for start in range(0, len(images), 250):
-        batch = images.take(slice(start, start + 250))
-        right += int((module(normalise(batch.pixels, mean, std)).argmax(1).numpy() == batch.labels).sum())
-    return right / len(images)
+    parts = []
+    for start in range(0, len(pixels), _BATCH):
+        answers = module(normalise(pixels[start : start + _BATCH], mean, std))
+        if answers.ndim == 4:
+            answers = answers.permute(0, 2, 3, 1)
+        parts.append(answers.reshape(len(answers), -1).numpy())
+    return np.concatenate(parts)
 
 
 def train(
     module: nn.Module,
     images: Images,
-    watched: Images,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     recipe: TrainingSpec,
     folder: Path,
     report: Report,
+    judge: Callable[[nn.Module], str],
 ) -> None:
-    """Train `module` on `images`, printing its accuracy on `watched` after every epoch.
+    """Train `module` on `images` towards what their task asks for, reporting what `judge` says of it after every epoch.
 
     The state after each epoch is kept in `folder`, so that the same call goes on where a killed one stopped and ends
     with the same weights. Raises `RunMismatch` where `folder` holds the state of another training, `CorruptFile` where
     that cannot be read.
     """
-    layout = _fastest_layout(module, images, mean, std)
+    layout = fastest_layout(module, images, mean, std)
     module.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         module.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
@@ -93,26 +110,27 @@ def train(
             torch.manual_seed(recipe.seed * 100_003 + epoch)  # for networks that draw themselves, as dropout does
             for step in range(steps):
                 batch = images.take(order[step * recipe.batch_size : (step + 1) * recipe.batch_size])
-                inputs = normalise(augment(batch.pixels, recipe.crop, recipe.flip, random), mean, std)
+                batch = augment(batch, recipe.crop, recipe.flip, random)
+                inputs = normalise(batch.pixels, mean, std)
                 for group in optimizer.param_groups:
                     group["lr"] = _learning_rate(recipe, epoch + step / steps)
                 with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-                    logits = module(inputs.contiguous(memory_format=layout))
-                loss = F.cross_entropy(logits.float(), torch.from_numpy(batch.labels))
+                    answers = module(inputs.contiguous(memory_format=layout))
+                wrong = loss(answers.float(), batch)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                wrong.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                losses += loss.item()
+                losses += wrong.item()
         _store(module, optimizer, identity, folder, epoch + 1)
         report(
-            f"epoch {epoch + 1}/{recipe.epochs}  loss {losses / steps:.4f}  "
-            f"held-out accuracy {accuracy(module, watched, mean, std):.4f}  {time.perf_counter() - started:.0f} s"
+            f"epoch {epoch + 1}/{recipe.epochs}  loss {losses / steps:.4g}  {judge(module)}  "
+            f"{time.perf_counter() - started:.0f} s"
         )
     module.eval()
 
 
 @torch.inference_mode()
-def _fastest_layout(
+def fastest_layout(
     module: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> torch.memory_format:
     """Channels last, unless the network asks for views that only the usual layout allows."""
@@ -138,6 +156,8 @@ def _identity(
     """What a stored state belongs to; images matter most, since those that are held out must never be trained on."""
     seen = hashlib.sha256(images.pixels.tobytes())
     seen.update(images.labels.tobytes())
+    if images.targets is not None:
+        seen.update(images.targets.tobytes())
     return {
         "recipe": recipe.model_dump_json(),
         "network": canonical_json([[name, list(value.shape)] for name, value in module.state_dict().items()]),

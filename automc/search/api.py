@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from automc.schema import EnvironmentSpec, ExperimentSpec, FinetuningSpec, Metric, SearchSpaceSpec, make_spec
+from automc.schema import CostMetric, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearchSpaceSpec, make_spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ def search(
     model: nn.Module,
     data: Dataset,
     *,
-    limits: Mapping[Metric, float | str] | None = None,
+    limits: Mapping[CostMetric, float | str] | None = None,
     reward: Literal["amc", "mnasnet", "absolute", "fastest"] = "amc",
     device: str = "host",
     search_space: str | SearchSpaceSpec = "joint",

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from automc.compiler.artifact import Artifact
-from automc.compression.executor import Executor
 from automc.compression.policy import Policy
 from automc.compression.program import Convolve, Program
 from automc.cost.measure import processor
 from automc.cost.model import CostModel
 from automc.cost.timing import Reference
 from automc.environment.evaluator import Evaluator
+from automc.environment.measures import Estimate
 from automc.environment.problem import Problem
 from automc.files import cache_directory
 from automc.network.graph import Conv
-from automc.network.training import accuracy
 from automc.search.result import LayerRow, Row, RowKind, Timing
 
 
@@ -32,18 +32,17 @@ class Contestant:
     program: Program
 
 
-def dense_row(problem: Problem) -> Row:
+def dense_row(evaluator: Evaluator) -> Row:
     """The network as it was given, in float32; it has no integer library."""
-    network, images = problem.network, problem.splits.test
-    right, search = (
-        accuracy(problem.module, split, network.mean, network.std) for split in (images, problem.splits.search)
-    )
+    network, splits = evaluator.problem.network, evaluator.problem.splits
+    measure = evaluator.problem.metric.measure
+    test, search = (measure(evaluator.dense_answers(images)) for images in (splits.test, splits.search))
     return Row(
         kind="dense_float32",
         label="dense float32",
-        correct=round(right * len(images)),
-        images=len(images),
-        search_accuracy=search,
+        **_found(test),
+        images=len(splits.test),
+        search_quality=search.value,
         size_bytes=4 * network.parameters,
         macs=network.macs,
     )
@@ -54,18 +53,17 @@ def measured_rows(
 ) -> tuple[Row, ...]:
     """A row for each contestant, from its compiled library in `artifacts`."""
     problem = evaluator.problem
-    images, timings = problem.splits.test, _timings(problem, artifacts)
-    rows = []
+    timings, rows = _timings(problem, artifacts), []
     for contestant, timing in zip(contestants, timings, strict=True):
         metrics = evaluator.judge(contestant.program, contestant.policy, "search")
-        answers = Executor(contestant.program).run(images.pixels).argmax(1)
+        found = problem.metric.measure(evaluator.answers(contestant.program, "test"))
         rows.append(
             Row(
                 kind=contestant.kind,
                 label=contestant.label,
-                correct=int((answers == images.labels).sum()),
-                images=len(images),
-                search_accuracy=metrics.accuracy,
+                **_found(found),
+                images=len(problem.splits.test),
+                search_quality=metrics.quality,
                 latency_ms=metrics.latency_ms,
                 measured=timing,
                 energy_mj=metrics.energy_mj,
@@ -75,6 +73,16 @@ def measured_rows(
             )
         )
     return tuple(rows)
+
+
+def _found(estimate: Estimate) -> dict[str, Any]:
+    """What a row says of its quality."""
+    return {
+        "quality": estimate.value,
+        "lower": estimate.lower,
+        "upper": estimate.upper,
+        "interval": estimate.method,
+    }
 
 
 def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> list[Timing]:

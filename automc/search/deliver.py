@@ -17,7 +17,6 @@ from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.errors import VerificationError
 from automc.files import canonical_json, sha256_of, write_atomic
-from automc.network.training import accuracy
 from automc.search.comparison import Contestant, dense_row, layer_rows, measured_rows
 from automc.search.experiment import library_versions
 from automc.search.result import Result, Selection, SplitSizes, Verification, read_result, write_result
@@ -53,7 +52,7 @@ def deliver(
     Raises `VerificationError`, after the result is written, where a logit of the library differs from the
     interpreter's; `EvaluationFailed` where no trial can be delivered; `CompileError`, `RunnerError`, `StorageError`.
     """
-    settings = settings or DeliverySettings()
+    settings, reading = settings or DeliverySettings(), problem.metric.reading
     candidates = best_candidates(problem, folder, settings.candidates)
     key = sha256_of(
         canonical_json(
@@ -93,6 +92,7 @@ def deliver(
         description=problem.spec.description,
         network=problem.network.name,
         dataset=problem.spec.data.name,
+        metric=reading,
         goal=_goal(problem),
         limits=dict(problem.limits.costs),
         device=problem.spec.device,
@@ -113,12 +113,12 @@ def deliver(
             seed=winner.candidate.seed,
             trial=winner.candidate.trial.number,
             candidates=winner.candidates,
-            search_accuracy=winner.candidate.trial.metrics["accuracy"],
-            selection_accuracy=winner.metrics.accuracy,
+            search_quality=winner.candidate.trial.metrics[reading.column],
+            selection_quality=winner.metrics.quality,
         ),
         finetuning_epochs=problem.spec.finetuning.epochs if final.kind == "finetuned" else 0.0,
         policy=final.policy,
-        rows=(dense_row(problem), *measured_rows(evaluator, contestants, [*others, library])),
+        rows=(dense_row(evaluator), *measured_rows(evaluator, contestants, [*others, library])),
         layers=layer_rows(problem, final, library),
         verification=Verification(
             images=verification.images,
@@ -129,7 +129,7 @@ def deliver(
         prefix=library.manifest["prefix"],
         versions=library_versions(),
         hashes={**problem.identity, _DELIVERY: key},
-        notes=problem.space.notes + problem.network.notes + _remarks(problem, final),
+        notes=problem.space.notes + problem.network.notes + _remarks(evaluator, final),
     )
     write_result(result, place / "result.json")
     return _verified(result)
@@ -148,7 +148,9 @@ def _contestants(evaluator: Evaluator, winner: Winner, place: Path, report: Repo
     if problem.spec.finetuning.epochs > 0:
         tuned = _finetuned(problem, searched.program, place, report)
         metrics = evaluator.judge(tuned, policy, "selection")
-        report(f"fine-tuning: accuracy {winner.metrics.accuracy:.4f} before, {metrics.accuracy:.4f} after (selection)")
+        reading = problem.metric.reading
+        before, after = reading.show(winner.metrics.quality), reading.show(metrics.quality)
+        report(f"fine-tuning: {reading.title} {before} before, {after} after (selection)")
         if problem.reward(metrics) > problem.reward(winner.metrics):
             contestants.append(Contestant("finetuned", "searched, fine-tuned", policy, tuned))
     return contestants
@@ -168,14 +170,15 @@ def _finetuned(problem: Problem, program: Program, place: Path, report: Report) 
     return finetune(program, problem.splits.train, problem.module, network.mean, network.std, spec, folder, report)
 
 
-def _remarks(problem: Problem, final: Contestant) -> tuple[str, ...]:
+def _remarks(evaluator: Evaluator, final: Contestant) -> tuple[str, ...]:
     """What a reader would otherwise wonder about."""
-    remarks = []
+    problem, remarks = evaluator.problem, []
     if problem.splits.carved_from == "test":
-        right = accuracy(problem.module, problem.dataset.test, problem.network.mean, problem.network.std)
+        everything, reading = problem.dataset.test, problem.metric.reading
+        found = problem.metric.measure(evaluator.dense_answers(everything)).value
         remarks.append(
-            f"the dense float32 network classifies {right:.2%} of all {len(problem.dataset.test)} official test images "
-            "rightly; every other accuracy is of those that neither the search nor the selection has seen"
+            f"the dense float32 network's {reading.title} on all {len(everything)} official test images is "
+            f"{reading.show(found)}; every other one is of those that neither the search nor the selection has seen"
         )
     if problem.spec.finetuning.epochs > 0 and final.kind != "finetuned":
         remarks.append(
@@ -186,7 +189,7 @@ def _remarks(problem: Problem, final: Contestant) -> tuple[str, ...]:
 
 
 def _goal(problem: Problem) -> str:
-    goal, asked = problem.spec.goal, []
+    goal, reading, asked = problem.spec.goal, problem.metric.reading, []
     for metric, limit in problem.limits.costs.items():
         name, _, unit = metric.rpartition("_")
         share = f" ({goal.limits[metric]} of dense int8)" if isinstance(goal.limits[metric], str) else ""
@@ -194,11 +197,14 @@ def _goal(problem: Problem) -> str:
     limits = " and ".join(asked)
     match goal.reward:
         case "amc":
-            return f"the most accurate network within {limits}"
+            return f"the network with the highest {reading.title} within {limits}"
         case "fastest":
-            return f"the cheapest network within {limits} that loses at most {100 * goal.tolerance:g} percentage points"
+            return (
+                f"the cheapest network within {limits} that loses at most {reading.points(goal.tolerance)} of "
+                f"{reading.title}"
+            )
         case _:
-            return f"accuracy weighed against {limits} ({goal.reward})"
+            return f"{reading.title} weighed against {limits} ({goal.reward})"
 
 
 def _latency_source(problem: Problem) -> str:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from automc.errors import ConfigError
 from automc.schema import ExperimentSpec, SearcherSpec
+from automc.search.log import Header
 from automc.search.searchers import build_searcher, check_settings
 from automc.search.study import Progress, Study
-from automc.search.trials import Header
 
 if TYPE_CHECKING:
     from automc.environment.evaluator import Evaluator
@@ -83,6 +83,7 @@ def study_header(problem: Problem, searcher: SearcherSpec, seed: int) -> Header:
     return {
         "format": _FORMAT,
         "environment": problem.name,
+        "metric": problem.metric.reading.model_dump(),
         "searcher": searcher.name,
         "settings": check_settings(searcher.name, searcher.settings).model_dump(),
         "seed": seed,

@@ -9,12 +9,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from automc.compression.policy import Policy
+from automc.environment.quality import Reading
 from automc.errors import CorruptFile, StorageError
 from automc.files import write_atomic
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 RowKind = Literal["dense_float32", "dense_int8", "uniform", "searched", "finetuned"]
 
 
@@ -38,18 +38,22 @@ class Timing(_Model):
 
 
 class Row(_Model):
-    """One network of the comparison: what it answers on the test images, and what it costs.
+    """One network of the comparison: how well it answers on the test images, and what it costs.
 
+    `quality` is the result's metric, with its 95 % confidence interval by the method `interval`.
     `None` says that a number does not exist: the float32 network has no integer library, energy may have no model.
     `latency_ms` is the cost model's prediction, `measured` the compiled library's own time on this host;
-    `search_accuracy` is on the images that the search saw, so that the network can stand among the trials.
+    `search_quality` is on the images that the search saw, so that the network can stand among the trials.
     """
 
     kind: RowKind
     label: str
-    correct: Count  # test images that it classifies rightly
+    quality: float
+    lower: float | None = None
+    upper: float | None = None
+    interval: str = ""
     images: Annotated[int, Field(ge=1)]  # test images that it was asked
-    search_accuracy: Fraction | None = None
+    search_quality: float | None = None
     latency_ms: Positive | None = None
     measured: Timing | None = None
     energy_mj: Positive | None = None
@@ -58,15 +62,12 @@ class Row(_Model):
     macs: Count
 
     @model_validator(mode="after")
-    def _no_more_than_asked(self) -> Self:
-        if self.correct > self.images:
-            raise ValueError("correct must not exceed images")
+    def _within_its_interval(self) -> Self:
+        lower = self.quality if self.lower is None else self.lower
+        upper = self.quality if self.upper is None else self.upper
+        if not lower <= self.quality <= upper:
+            raise ValueError("must hold lower <= quality <= upper")
         return self
-
-    @property
-    def accuracy(self) -> float:
-        """The share of test images classified rightly."""
-        return self.correct / self.images
 
 
 class LayerRow(_Model):
@@ -121,8 +122,8 @@ class Selection(_Model):
     seed: int
     trial: Count
     candidates: Annotated[int, Field(ge=1)]
-    search_accuracy: Fraction
-    selection_accuracy: Fraction
+    search_quality: float
+    selection_quality: float
 
 
 class Result(_Model):
@@ -132,6 +133,7 @@ class Result(_Model):
     description: str
     network: str
     dataset: str
+    metric: Reading  # of every quality here
     goal: str  # one sentence, as in "the most accurate network within 0.41 ms (50% of dense int8)"
     limits: Mapping[str, Positive]  # metric to absolute limit, in the metric's unit
     device: str

@@ -62,7 +62,7 @@ def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report
     What is known is kept in `path`, so that the same call goes on where it was stopped. Raises `EvaluationFailed` where
     no candidate can be judged.
     """
-    problem = evaluator.problem
+    problem, reading = evaluator.problem, evaluator.problem.metric.reading
     key = sha256_of(canonical_json({"identity": dict(problem.identity), "fidelity": evaluator.fidelity}).encode())
     known = _known(path, key)
     judged: list[tuple[float, Candidate, Metrics]] = []
@@ -75,9 +75,10 @@ def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report
                 report(f"selection: candidate {number}/{len(candidates)} cannot be judged: {failure}")
                 continue
             write_atomic(path, canonical_json({"key": key, "metrics": known}) + "\n")
-        metrics = Metrics.from_record(known[name])
+        metrics = Metrics.from_record(known[name], reading.column)
         judged.append((problem.reward(metrics), candidate, metrics))
-        report(f"selection: candidate {number}/{len(candidates)}  accuracy {metrics.accuracy:.4f}")
+        found = f"{reading.title} {reading.show(metrics.quality)}"
+        report(f"selection: candidate {number}/{len(candidates)}  {found}")
     if not judged:
         raise EvaluationFailed(f"{problem.name}: no candidate can be judged on the selection split")
     _, candidate, metrics = max(judged, key=lambda one: one[0])

@@ -14,7 +14,8 @@ from typing import Protocol
 from automc.compression.policy import Policy
 from automc.environment.metrics import FAILED_REWARD, Outcome
 from automc.errors import AutomcError, BudgetSpent, RunMismatch, StorageError
-from automc.search.trials import Header, Trial, TrialLog
+from automc.search.log import Header
+from automc.search.trials import Trial, TrialLog
 
 _LOGGER = logging.getLogger(__name__)
 _TIMES_NAME = "times.csv"
