@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from automc.compression.coded import Coded, Gate, IntegerWeights
 from automc.compression.operations import (
     MULTIPLIER_RANGE,
     Convolve,
+    Dequantise,
     Join,
+    Lookup,
     Operation,
     Pool,
     Quantise,
     Rank,
+    Scale,
     Select,
+    Shuffle,
     Sum,
     Tensor,
 )
 from automc.compression.program import Program
 from automc.compression.quantize import Grid
 from automc.network import graph
-from automc.network.graph import Activation, Add, Concat, Conv, Gather, Input, Layer, Network
+from automc.network.curves import CURVES
+from automc.network.graph import Activation, Add, Concat, Conv, Curve, Gather, Input, Layer, Multiply, Network
 
 # An integer bias keeps at most this many bits, so that a channel of nearly dead weights does not overflow the
 # accumulator, nor the 2^24 below which float32 sums are exact.
@@ -37,7 +44,7 @@ Channels = NDArray[np.int64]
 class Lowering:
     """A Program under construction, one layer at a time in the order of computation.
 
-    kept: the channels that remain of each layer's tensor; grids: of each quantised tensor.
+    kept: the channels that remain of each layer's tensor; grids: of each stored tensor.
     """
 
     def __init__(self, network: Network, kept: Mapping[str, Channels], grids: Mapping[str, Grid]) -> None:
@@ -55,24 +62,13 @@ class Lowering:
 
     def add(self, layer: Layer, coded: Coded | None = None) -> tuple[Operation, ...]:
         """The next layer's operations; none for a sum that the convolution before it computes."""
-        match layer:
-            case Input():
-                added: tuple[Operation, ...] = (self._quantise(layer),)
-            case Conv():
-                assert coded is not None, f"{layer.name} has not been prepared"
-                added = self._layer(layer, coded)
-            case Add() if layer.name in self._network.fused_sums:
-                return ()
-            case Add():
-                added = (self._sum(layer),)
-            case Concat():
-                added = (self._join(layer),)
-            case Gather():
-                added = (self._select(layer),)
-            case graph.Pool():
-                added = (self._pool(layer),)
-            case _:
-                raise AssertionError(f"no operation for {type(layer).__name__}")
+        if isinstance(layer, Conv):
+            assert coded is not None, f"{layer.name} has not been prepared"
+            added = self._layer(layer, coded)
+        elif layer.name in self._network.fused_sums:
+            added = ()
+        else:
+            added = (_WITHOUT_WEIGHTS[type(layer)](self, layer),)
         self._operations += added
         return added
 
@@ -86,7 +82,10 @@ class Lowering:
 
     def program(self) -> Program:
         """The whole Program, after the last layer."""
-        return Program(self._network.name, self._tensors, tuple(self._operations))
+        operations, result = tuple(self._operations), self._network.output.name
+        if not self._network.writes_logits:
+            operations += (Dequantise(f"{result}.real", result),)
+        return Program(self._network.name, self._tensors, operations)
 
     def _quantise(self, layer: Input) -> Quantise:
         self._write(layer)
@@ -112,7 +111,8 @@ class Lowering:
         fused, residual = self._fused_sum(layer), self.other_operand(layer)
         activation = layer.activation if fused is None else fused.activation
         name = layer.name if fused is None else fused.name
-        target = None if layer is self._network.output else self._write(fused or layer)
+        writes_logits = layer is self._network.output and self._network.writes_logits
+        target = None if writes_logits else self._write(fused or layer)
         bounds = (0, 0) if target is None else _clamps(target, activation)
         return (*before, _convolve(name, source, coded.weights, geometry, target, bounds, residual, gate))
 
@@ -161,6 +161,24 @@ class Lowering:
         limits = _clamps(target, "none")
         return Pool(layer.name, source.name, layer.kind, layer.kernel, layer.stride, layer.padding, multiplier, *limits)
 
+    def _lookup(self, layer: Curve) -> Lookup:
+        source = self._tensors[layer.inputs[0]]
+        self._write(layer)
+        stored = np.arange(source.limit + 1, dtype=np.uint8)
+        values = torch.from_numpy(Grid(source.bits, source.scale, source.zero_point).read(stored))
+        return Lookup(layer.name, source.name, self._grids[layer.name].store(CURVES[layer.kind](values).numpy()))
+
+    def _scale(self, layer: Multiply) -> Scale:
+        target = self._write(layer)
+        source, gains = (self._tensors[name] for name in layer.inputs)
+        multiplier = _ratio(source.scale * gains.scale, target.scale)
+        return Scale(layer.name, source.name, gains.name, multiplier, *_clamps(target, "none"))
+
+    def _shuffle(self, layer: graph.Shuffle) -> Shuffle:
+        source = self._tensors[layer.inputs[0]]
+        self._write(layer, source)
+        return Shuffle(layer.name, source.name, layer.factor)
+
     def _write(self, layer: Layer, stored_as: Tensor | None = None) -> Tensor:
         """The tensor that `layer` writes, on a grid of its own or stored as another one is."""
         _, height, width = layer.shape
@@ -170,6 +188,18 @@ class Lowering:
     def _store(self, name: str, shape: tuple[int, int, int], grid: Grid | Tensor) -> Tensor:
         self._tensors[name] = Tensor(name, *shape, grid.bits, grid.scale, grid.zero_point)
         return self._tensors[name]
+
+
+_WITHOUT_WEIGHTS: Mapping[type[Layer], Callable[[Lowering, Any], Operation]] = {
+    Input: Lowering._quantise,
+    Add: Lowering._sum,
+    Concat: Lowering._join,
+    Gather: Lowering._select,
+    graph.Pool: Lowering._pool,
+    Curve: Lowering._lookup,
+    Multiply: Lowering._scale,
+    graph.Shuffle: Lowering._shuffle,
+}
 
 
 @dataclass(frozen=True)

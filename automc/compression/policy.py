@@ -124,13 +124,13 @@ def kept_slots(
 def uniform_policy(network: Network, keep_ratio: float = 1.0, weight_bits: int = 8, activation_bits: int = 8) -> Policy:
     """The same choice everywhere: the plainest baseline.
 
-    What touches the image or the result stays finer, as is usual: the first and the last layer's weights and what they
-    read keep 8 bits. Groups that cannot be pruned stay whole.
+    What touches the image or the result stays finer, as is usual: the first and the last layer's weights, what they
+    read, and a result that is a map keep 8 bits. Groups that cannot be pruned stay whole.
     """
     ends = (network.convs[0], network.convs[-1])
-    read = [layer.inputs[0] for layer in ends]
+    finer = [*(layer.inputs[0] for layer in ends), network.storage[network.output.name]]
     return Policy(
         keep_ratio={group.name: keep_ratio for group in network.groups if group.prunable},
         weights={layer.name: Uniform(weight_bits=weight_bits) for layer in network.convs if layer not in ends},
-        activation_bits={name: activation_bits for name in network.quantised_tensors if name not in read},
+        activation_bits={name: activation_bits for name in network.quantised_tensors if name not in finer},
     ).normalised(network)

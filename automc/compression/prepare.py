@@ -23,7 +23,7 @@ from automc.compression.policy import Policy, kept_slots
 from automc.compression.program import Program
 from automc.compression.prune import removal_order
 from automc.compression.quantize import Grid, activation_grid
-from automc.compression.reconstruct import as_matrix, columns_of, mean_output, repair
+from automc.compression.reconstruct import as_matrix, columns_of, mean_output, repair, rows_of
 from automc.compression.statistics import BATCH, MomentSum, collect, dense_targets, patches, pick, sample_positions
 from automc.compression.steps import step_of
 from automc.errors import DataError, PolicyError, WeightsError
@@ -120,7 +120,7 @@ class Preparation:
         for name, channels in kept.items():
             if len(channels) == 0:
                 raise PolicyError(f"keep_ratio: no channel of {name} would remain")
-        grids = {name: self._grid(name, policy.bits_of(name)) for name in self.network.quantised_tensors}
+        grids = {name: self._grid(name, policy.bits_of(name)) for name in self.network.stored_tensors}
         return _Plan(policy, kept, Lowering(self.network, kept, grids))
 
     def _grid(self, tensor: str, bits: int) -> Grid:
@@ -143,10 +143,7 @@ class Preparation:
         shift = self._shift(source, plan.policy.bits_of(self.network.storage[source]))
         mean = dense_mean + shift.reshape(layer.groups, -1).repeat(math.prod(layer.kernel), 1)
         wanted = (mean_output(layer.weight, dense_mean) + layer.bias)[outputs]
-        if layer.groups == 1:
-            mean = mean[:, columns_of(layer, inputs)]
-        elif layer.is_depthwise:
-            mean = mean[outputs]
+        mean = mean[outputs] if layer.is_depthwise else np.take_along_axis(mean, columns_of(layer, inputs), 1)
         choice = plan.policy.choice(layer.name)
         coded = self._for_dense_inputs(layer, inputs, outputs, choice).with_means(mean, wanted)
         return self._gated(coded, layer, plan)
@@ -172,11 +169,11 @@ class Preparation:
     def _for_dense_inputs(self, layer: Conv, inputs: Channels, outputs: Channels, choice: Choice) -> Coded:
         """The layer's integers, but for biases, repaired for the input channels that remain.
 
-        Where the choice allows it, all rows are prepared at once. A grouped layer is prepared whole: its groups know
-        nothing of one another, and leave with their inputs.
+        Where the choice allows it, all rows are prepared at once. A depthwise layer is prepared whole: its channels
+        know nothing of one another, and leave with their inputs.
         """
         rows = outputs if couples_outputs(choice) else np.arange(layer.shape[0])
-        whole = layer.groups > 1 or len(inputs) == layer.weight.shape[1]
+        whole = layer.is_depthwise or len(inputs) == layer.groups * layer.weight.shape[1]
 
         def prepared() -> Coded:
             gram = self._statistics.moments[layer.name].gram
@@ -184,10 +181,10 @@ class Preparation:
             if layer.is_depthwise:
                 gram = gram[rows]
             elif not whole:
-                columns = columns_of(layer, inputs)
-                read = gram[:, columns]
-                gram = read[:, :, columns]
-                weight = repair(weight, gram, read @ as_matrix(layer)[:, rows].mT)
+                columns = torch.from_numpy(columns_of(layer, inputs))
+                read = torch.take_along_dim(gram, columns[:, :, None], 1)
+                gram = torch.take_along_dim(read, columns[:, None, :], 2)
+                weight = repair(weight, gram, read @ rows_of(layer, rows).mT)
             return encode(weight, gram, layer.kernel, choice)
 
         key = (layer.name, b"" if whole else inputs.tobytes(), rows.tobytes(), choice)
@@ -206,10 +203,9 @@ class Preparation:
 
 def _restricted(layer: Conv, inputs: Channels, outputs: Channels) -> Tensor:
     """The dense weights, `groups x out x d`, between the channels that remain."""
-    weight = as_matrix(layer)
-    if layer.groups == 1:
-        return weight[:, outputs][:, :, columns_of(layer, inputs)]
-    return weight[outputs] if layer.is_depthwise else weight
+    if layer.is_depthwise:
+        return as_matrix(layer)[outputs]
+    return torch.take_along_dim(rows_of(layer, outputs), torch.from_numpy(columns_of(layer, inputs))[:, None, :], 2)
 
 
 def _size_bytes(coded: Coded) -> int:

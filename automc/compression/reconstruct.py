@@ -31,10 +31,20 @@ def as_matrix(layer: Conv) -> Tensor:
     return torch.tensor(layer.weight, dtype=torch.float64).reshape(layer.groups, -1, layer.weight[0].size)
 
 
+def rows_of(layer: Conv, outputs: NDArray[np.int64]) -> Tensor:
+    """The rows of some output channels, equally many of each group: `groups x rows x d`."""
+    return as_matrix(layer).flatten(0, 1)[outputs].reshape(layer.groups, -1, layer.weight[0].size)
+
+
 def columns_of(layer: Conv, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the kernels of some input channels stand among the `d` columns."""
+    """Where the kernels of some input channels, equally many of each group, stand among the `d` columns.
+
+    `groups x columns`.
+    """
     taps = layer.kernel[0] * layer.kernel[1]
-    return (inputs[:, None] * taps + np.arange(taps)).ravel()
+    channels = inputs.reshape(layer.groups, -1) - layer.weight.shape[1] * np.arange(layer.groups)[:, None]
+    columns: NDArray[np.int64] = channels[:, :, None] * taps + np.arange(taps)
+    return columns.reshape(layer.groups, -1)
 
 
 def mean_output(weight: NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -121,7 +121,7 @@ class KernelPlan:
             for layer in network.layers
             if layer.name not in network.fused_sums
         ]
-        if not isinstance(network.output, Conv):
+        if not network.writes_logits:
             self._steps.append(self._plain(network.output, "dequantise"))
 
     def steps(self, policy: Policy) -> tuple[Step, ...]:
