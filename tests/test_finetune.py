@@ -226,6 +226,22 @@ def test_weights_stay_on_their_grid_and_accumulators_within_int32() -> None:
     assert -(2**31) < moved.result.bias.min() < -(2**31) + 255 * moved.result.weight[0].size + 2
 
 
+def test_maps_are_tuned_towards_targets_and_teacher(tmp_path: Path) -> None:
+    """A network that should double the pixels of an image's left half and clear the rest."""
+    targets = np.minimum(2 * DIGITS.train.pixels.astype(np.int64), 255).astype(np.uint8)
+    targets[:, :, 4:] = 0
+    images = Images(DIGITS.train.pixels, DIGITS.train.labels, targets)
+    builder = Builder(np.random.default_rng(1), (1, 8, 8))
+    program = builder.finish_map(builder.convolve(builder.input, 1))
+
+    def error(tuned: Program) -> float:
+        return float(np.square(interpret(tuned, images.pixels) - targets.reshape(len(images), -1) / 255.0).mean())
+
+    spec = SPEC.model_copy(update={"distillation": 0.0})
+    tuned = finetune(program, images, nn.Identity(), MEAN, STD, spec, tmp_path / "targets", quiet)
+    assert error(tuned) < 0.5 * error(program)
+
+
 class Killed(Exception):
     pass
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from automc.compression.shadow import ShadowWeights
 from automc.errors import CorruptFile, RunMismatch, WeightsError
 from automc.files import canonical_json, write_atomic
 from automc.network.datasets import Images
+from automc.network.tasks import distillation, loss
 from automc.network.training import augment, fastest_layout, normalise
 from automc.schema import FinetuningSpec
 
@@ -44,8 +44,9 @@ def finetune(
 
     The forward pass is the program's own arithmetic, with straight-through gradients (Bengio et al. 2013); scales,
     zero-points and multipliers stay. The loss is distillation from the dense float network (Hinton et al. 2015, section
-    2) and cross-entropy; `Descent` moves the weights, at a rate that rises within the first tenth and falls to zero.
-    Whether the result is better than `program` is for the caller to judge, on images that neither has seen.
+    2) and cross-entropy, of images the squared errors; `Descent` moves the weights, at a rate that rises within the
+    first tenth and falls to zero. Whether the result is better than `program` is for the caller to judge, on images
+    that neither has seen.
 
     Runs on a CUDA device where there is one. The state is kept in `folder`, so that the same call goes on where a
     killed one stopped; on the same CPU it ends with the same program. Raises `RunMismatch` where `folder` holds the
@@ -65,22 +66,21 @@ def finetune(
     losses, right, seen = 0.0, 0, 0
     for step in range(first, total):
         batch = _batch(images, spec, *divmod(step, steps_an_epoch))
-        logits = shadow(torch.from_numpy(batch.pixels).to(device).permute(0, 3, 1, 2))
-        labels = torch.from_numpy(batch.labels).to(device)
-        loss = _loss(logits, labels, ask(batch.pixels) if spec.distillation > 0 else logits, spec)
-        if not math.isfinite(loss.item()):
+        answers = shadow(torch.from_numpy(batch.pixels).to(device).permute(0, 3, 1, 2)).cpu()
+        found = _loss(answers, batch, ask, spec)
+        if not math.isfinite(found.item()):
             raise WeightsError(f"fine-tuning: the loss of step {step + 1} is not finite; are the teacher's weights?")
         shadow.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        found.backward()  # type: ignore[no-untyped-call]
         descent.step(spec.learning_rate * _schedule(spec, step / total), spec.weight_decay, memory)
-        losses += loss.item() * len(batch)
-        right += int((logits.argmax(1) == labels).sum())
+        losses += found.item() * len(batch)
+        right += int((answers.argmax(1).numpy() == batch.labels).sum())
         seen += len(batch)
         if (step + 1) % _STEPS_BETWEEN_STATES == 0 or step + 1 == total:
             _store(descent, path, identity, step + 1)
+            known = "" if images.targets is not None else f"  accuracy on the images it trains on {right / seen:.4f}"
             report(
-                f"fine-tuning: epoch {(step + 1) / steps_an_epoch:.2f}/{spec.epochs:g}  loss {losses / seen:.4f}  "
-                f"accuracy on the images it trains on {right / seen:.4f}"
+                f"fine-tuning: epoch {(step + 1) / steps_an_epoch:.2f}/{spec.epochs:g}  loss {losses / seen:.4f}{known}"
             )
             losses, right, seen = 0.0, 0, 0
     return descent.average()
@@ -101,7 +101,7 @@ def _schedule(spec: FinetuningSpec, progress: float) -> float:
 
 
 class _Teacher:
-    """The dense network's logits; they need not be exact."""
+    """The dense network's answers; logits need not be exact, images would lose their last bits in bfloat16."""
 
     def __init__(
         self, module: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
@@ -109,20 +109,27 @@ class _Teacher:
         self._layout = fastest_layout(module, images, mean, std)
         self._module = copy.deepcopy(module).eval().to(device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self._mean, self._std, self._device = mean, std, device
+        self._type = gradient_type(device) if images.targets is None else torch.float32
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
         inputs = normalise(pixels, self._mean, self._std).to(self._device).contiguous(memory_format=self._layout)
-        coarse = gradient_type(self._device)
-        with torch.no_grad(), torch.autocast(self._device.type, coarse, enabled=coarse != torch.float32):
-            logits: Tensor = self._module(inputs)
-        return logits.float()
+        with torch.no_grad(), torch.autocast(self._device.type, self._type, enabled=self._type != torch.float32):
+            answers: Tensor = self._module(inputs)
+        return answers.float()
 
 
-def _loss(logits: Tensor, labels: Tensor, taught: Tensor, spec: FinetuningSpec) -> Tensor:
-    answered, wanted = (F.log_softmax(answer / spec.temperature, 1) for answer in (logits, taught))
-    # The square of the temperature keeps the gradients of both terms in proportion (Hinton et al. 2015, section 2).
-    distilled = F.kl_div(answered, wanted, reduction="batchmean", log_target=True) * spec.temperature**2
-    return spec.distillation * distilled + (1 - spec.distillation) * F.cross_entropy(logits, labels)
+def _loss(answers: Tensor, batch: Images, ask: _Teacher, spec: FinetuningSpec) -> Tensor:
+    """What the teacher and the labels say to a batch's answers; of images without labels, the teacher alone."""
+    if batch.targets is not None:  # a program's maps have channels last
+        count, height, width, channels = batch.targets.shape
+        answers = answers.view(count, height, width, channels).permute(0, 3, 1, 2)
+    taught = 1.0 if batch.targets is None and not batch.labelled else spec.distillation
+    parts = []
+    if taught > 0:
+        parts.append(taught * distillation(answers, ask(batch.pixels).cpu(), batch, spec.temperature))
+    if taught < 1:
+        parts.append((1 - taught) * loss(answers, batch))
+    return torch.stack(parts).sum()
 
 
 def _identity(
@@ -136,6 +143,8 @@ def _identity(
     """What a stored state belongs to: all that decides the result."""
     seen, weights = hashlib.sha256(images.pixels.tobytes()), hashlib.sha256()
     seen.update(images.labels.tobytes())
+    if images.targets is not None:
+        seen.update(images.targets.tobytes())
     for name, value in sorted(teacher.state_dict().items()):
         weights.update(name.encode())
         weights.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
