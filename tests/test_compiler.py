@@ -14,6 +14,7 @@ STRADDLING = (1, 3, 7, 8, 9, 15, 16, 17, 31, 33)
 HERE = [
     pytest.param(name, marks=pytest.mark.skipif(not runs_here(target), reason=f"this processor has no {name}"))
     for name, target in TARGETS.items()
+    if not target.machines  # the others run under emulation: test_emulation.py
 ]
 
 

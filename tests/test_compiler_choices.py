@@ -1,5 +1,7 @@
 """What the compiler decides before any C is written: bounds, storage, and what it says about them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,19 @@ from automc.compression.program import Convolve
 from automc.errors import NameNotFound
 from tests.programs import Builder, random_program
 
-NARROW = Path("narrow", "int8_t", lanes_together=False, values_per_sum=2, largest_sum=32767, pixels=4, vectors=2)
+NARROW, SHIFTED = (
+    Path(
+        "narrow",
+        "int8_t",
+        lanes_together=False,
+        values_per_sum=2,
+        largest_sum=32767,
+        pixels=4,
+        vectors=2,
+        offset=offset,
+    )
+    for offset in (0, 128)
+)
 
 
 def overflows(rows, window, largest, path):
@@ -23,22 +37,31 @@ def overflows(rows, window, largest, path):
         part = rows[:, first : first + window].astype(np.int64)
         for lane in range(0, STEP, path.values_per_sum):
             weights = part[:, :, lane : lane + path.values_per_sum]
-            for worst in (weights > 0, weights < 0):
-                if (np.abs((weights * worst * largest).sum((1, 2))) > path.largest_sum).any():
+            for sign in (1, -1):
+                worst = np.where(sign * weights > 0, largest - path.offset, -path.offset)
+                worst = np.where(sign * weights * worst > 0, worst, 0)  # sums begin and end anywhere
+                if (np.abs((weights * worst).sum((1, 2))) > path.largest_sum).any():
                     return True
     return False
 
 
+@pytest.mark.parametrize("path", [NARROW, SHIFTED], ids=["narrow", "shifted"])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_interval_is_the_longest_that_is_safe(seed):
+def test_the_interval_is_the_longest_that_is_safe(seed, path):
     random = np.random.default_rng(seed)
     bits = 2 + seed % 7
     largest_weight = 2 ** (bits - 1) - 1
     rows = random.integers(-largest_weight, largest_weight + 1, (5, int(random.integers(1, 40)), STEP), dtype=np.int8)
     largest = int(random.integers(3, 256))
-    interval = widening_interval(rows, largest, NARROW)
-    assert interval == 0 or not overflows(rows, interval, largest, NARROW)
-    assert interval == rows.shape[1] or overflows(rows, interval + 1, largest, NARROW)
+    interval = widening_interval(rows, largest, path)
+    assert interval == 0 or not overflows(rows, interval, largest, path)
+    assert interval == rows.shape[1] or overflows(rows, interval + 1, largest, path)
+
+
+def test_values_that_an_instruction_does_not_take_are_refused():
+    rows = np.ones((1, 4, STEP), np.int8)
+    path = dataclasses.replace(NARROW, largest_value=127)
+    assert [widening_interval(rows, largest, path) for largest in (127, 128)] == [4, 0]
 
 
 @pytest.mark.parametrize(("weight", "largest", "interval"), [(127, 255, 0), (127, 127, 1), (7, 255, 9), (1, 255, 64)])
@@ -105,7 +128,16 @@ def test_targets_by_name():
         find_target("avx")
 
 
-@pytest.mark.parametrize(("flags", "expected"), [("", "portable"), ("avx2 avx512f", "avx2")])
-def test_the_host_decides_by_its_flags(flags, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", "", "portable"),
+        ("AMD64", "avx2 avx512f", "avx2"),
+        ("aarch64", "fp asimd asimddp", "neon"),
+        ("riscv64", "avx2", "portable"),
+    ],
+)
+def test_the_host_decides_by_its_processor(machine, flags, expected, monkeypatch):
     monkeypatch.setattr("automc.compiler.targets._cpu_flags", lambda: set(flags.split()))
+    monkeypatch.setattr("platform.machine", lambda: machine)
     assert host_target() == expected

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from automc.compiler import build, toolchain
-from automc.compiler.targets import TARGETS
+from automc.compiler.targets import TARGETS, runs_here
 from automc.compiler.targets.portable import PORTABLE
 from automc.compiler.toolchain import ToolChain, tool_chain
 from automc.errors import CompileError, NameNotFound, StorageError
@@ -21,6 +21,12 @@ def test_zig_is_told_the_machine_and_exact_arithmetic(target):
     assert sum(flag.startswith("-mcpu=") for flag in flags) == 1
     assert "-ffp-contract=off" in flags
     assert not any("fast" in flag for flag in flags)
+
+
+def test_only_zig_compiles_for_other_processors():
+    other = "rv64" if runs_here(TARGETS["neon"]) else "neon"
+    with pytest.raises(CompileError, match=f"gcc does not compile for {other} on this machine; zig does"):
+        tool_chain("gcc", TARGETS[other])
 
 
 def test_unknown_compilers_are_refused():
@@ -68,7 +74,7 @@ def test_zig_explains_a_flag_that_it_does_not_know(tmp_path):
 
 
 def test_a_hanging_compiler_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(toolchain, "TIME_LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(toolchain, "LIMITS", dataclasses.replace(toolchain.LIMITS, seconds=0.2))
     sleeping = ToolChain("gcc", "", (sys.executable, "-c", "import time; time.sleep(60)"), ("ar",), ())
     with pytest.raises(CompileError, match=r"ran longer than 0.2 s on .*model.c"):
         sleeping.compile([tmp_path / "model.c"], tmp_path / "model.o")

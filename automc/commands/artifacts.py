@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from automc.commands.console import note, say
 from automc.commands.specs import open_problem
-from automc.errors import InputError, PolicyError
+from automc.errors import InputError, PolicyError, RunnerError
 
 if TYPE_CHECKING:
     from automc.compression.policy import Policy
+    from automc.compression.program import Program
     from automc.network.graph import Network
 
 _PROGRAM = "program.safetensors"
+_EMULATED_IMAGES = 3  # that a library for another processor is tried on; emulators are slow
 
 
 def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: Path | None, out: Path | None) -> None:
@@ -75,7 +78,8 @@ def compile_command(program: Path, target: str | None, compiler: str, out: Path 
     """Build a library, and on request say which kernel each layer got."""
     from automc.compiler.artifact import compile_program
     from automc.compiler.explain import explain as explained
-    from automc.compiler.targets import host_target
+    from automc.compiler.targets import TARGETS, host_target, runs_here
+    from automc.compiler.verify import verify
     from automc.compression.program import Program
 
     path = program / _PROGRAM if program.is_dir() else program
@@ -90,6 +94,15 @@ def compile_command(program: Path, target: str | None, compiler: str, out: Path 
             say(str(row))
     for line in artifact.summary():
         say(line)
+    meant = TARGETS[chosen]
+    if meant.machines and not runs_here(meant):
+        try:
+            verification = verify(artifact, loaded, _random_images(loaded, _EMULATED_IMAGES))
+        except RunnerError as error:
+            note(f"not verified: {error}")
+        else:
+            verification.require_equal()
+            say(f"verified under emulation on {verification.images} inputs ({verification.machine})")
     say(f"written to {folder}; try it with: automc verify {folder}")
 
 
@@ -101,8 +114,7 @@ def verify_command(artifact: Path, images: int, env: str | None) -> None:
     opened = open_artifact(artifact)
     program = opened.program()
     if env is None:
-        shape = (images, program.input.height, program.input.width, program.input.channels)
-        pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        pixels = _random_images(program, images)
         kind = "random images"
     else:
         from automc.commands.specs import read_environment
@@ -114,4 +126,10 @@ def verify_command(artifact: Path, images: int, env: str | None) -> None:
     note(f"comparing {opened.target} with the interpreter on {len(pixels)} {kind} ...")
     verification = verify(opened, program, pixels)
     verification.require_equal()
-    say(f"{verification.images} images, {verification.logits} logits, {verification.different} different")
+    where = f", under emulation ({verification.machine})" if verification.machine else ""
+    say(f"{verification.images} images, {verification.logits} logits, {verification.different} different{where}")
+
+
+def _random_images(program: Program, count: int) -> NDArray[np.uint8]:
+    shape = (count, program.input.height, program.input.width, program.input.channels)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

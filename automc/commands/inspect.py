@@ -112,13 +112,27 @@ def _searchers() -> list[str]:
 
 
 def _targets() -> list[str]:
+    from automc.compiler.emulators import first_available, remedy
+    from automc.compiler.isa import Target
     from automc.compiler.targets import TARGETS, host_target, runs_here
 
-    def state(name: str) -> str:
-        runs = "runs here" if runs_here(TARGETS[name]) else "does not run on this machine"
-        return runs + (", this machine's default" if name == host_target() else "")
+    def how_it_runs(target: Target) -> str:
+        if runs_here(target):
+            return "runs here" + (", this machine's default" if target.name == host_target() else "")
+        machine = first_available(target.machines)
+        if machine is not None:
+            return f"runs under {machine.emulator} ({machine.model.partition(',')[0]})"
+        if target.machines:
+            return f"compiles only; to run it here: {remedy(target.machines)}"
+        return "compiles only: this processor lacks it"
 
-    return [f"{name:24s} {state(name)}" for name in TARGETS]
+    def arithmetic(target: Target) -> str:
+        return ", ".join(f"{path.name} ({path.weight_type.removesuffix('_t')})" for path in target.paths)
+
+    return [
+        f"{name:12s} {target.description:48s} {arithmetic(target):44s} {how_it_runs(target)}"
+        for name, target in TARGETS.items()
+    ]
 
 
 def _runs() -> list[str]:

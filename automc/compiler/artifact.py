@@ -10,17 +10,20 @@ from typing import Any
 
 from automc.compiler.build import SHARED, STATIC, build
 from automc.compiler.emit import emit_header, emit_source, prefix_of
+from automc.compiler.emulation import Emulated, emulate
+from automc.compiler.emulators import first_available, remedy
+from automc.compiler.isa import Machine
 from automc.compiler.library import Library, open_code
-from automc.compiler.lowering import lower
-from automc.compiler.targets import find_target
+from automc.compiler.lowering import Lowered, lower
+from automc.compiler.targets import find_target, runs_here
 from automc.compiler.toolchain import tool_chain
 from automc.compression.program import Program
-from automc.errors import CorruptFile
+from automc.errors import CorruptFile, RunnerError
 from automc.files import sha256_of, write_atomic
 
 _MANIFEST = "manifest.json"
 _PROGRAM = "program.safetensors"
-_FILES = ("model.c", "model.h", STATIC, SHARED, _PROGRAM)
+_FILES = ("model.c", "model.h", STATIC, _PROGRAM)  # and SHARED, where the target's systems load libraries
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +56,24 @@ class Artifact:
         return Program.load(self.folder / _PROGRAM)
 
     def load(self) -> Library:
-        """The library, ready to run. Raises `RunnerError` where it cannot run here."""
+        """The library, ready to run and to be timed. Raises `RunnerError` where it cannot run on this machine."""
         program = self.program()
         return Library(open_code(self.folder / SHARED), self.manifest["prefix"], program, self.manifest["arena_bytes"])
+
+    def runnable(self) -> Library | Emulated:
+        """The library, or where another processor is meant and an emulator is here, what runs it there.
+
+        Raises `RunnerError` where neither can run.
+        """
+        target = find_target(self.target)
+        if runs_here(target) or not target.machines:
+            return self.load()
+        machine = first_available(target.machines)
+        if machine is None:
+            ways = remedy(target.machines)
+            raise RunnerError(f"{target.name} does not run on this machine, and no emulator is here: {ways}")
+        lowered = {self.manifest["prefix"]: lower(self.program(), target)}
+        return emulate(self.folder / STATIC, lowered, tool_chain("zig", target), machine)
 
 
 def compile_program(program: Program, target: str, folder: Path, compiler: str = "zig") -> Artifact:
@@ -66,10 +84,11 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
     lowered = lower(program, find_target(target))
     tools = tool_chain(compiler, lowered.target)
     prefix = prefix_of(lowered)
-    build(emit_source({prefix: lowered}), tools, folder)
+    build(emit_source({prefix: lowered}), tools, folder, lowered.target.loadable)
     write_atomic(folder / "model.h", emit_header(lowered, prefix))
     program.save(folder / _PROGRAM)
     kernels = zip(program.operations, lowered.kernels, strict=True)
+    files = (*_FILES, SHARED) if lowered.target.loadable else _FILES
     weight_bytes = sum(kernel.choice.weight_bytes for kernel in lowered.kernels)
     manifest = {
         "name": program.name,
@@ -83,7 +102,7 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
         "size_bytes": (folder / STATIC).stat().st_size,
         "macs": program.macs(),
         "operations": [{"tensor": operation.target, **asdict(kernel.choice)} for operation, kernel in kernels],
-        "files": {name: sha256_of(folder / name) for name in _FILES},
+        "files": {name: sha256_of(folder / name) for name in files},
     }
     write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return Artifact(folder, manifest)
@@ -96,7 +115,7 @@ def open_artifact(folder: Path) -> Artifact:
         checksums = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptFile(f"{folder} holds no readable {_MANIFEST}: {error}") from error
-    for name in _FILES:
+    for name in (*_FILES, SHARED) if SHARED in checksums else _FILES:
         path = folder / name
         if not path.is_file():
             raise CorruptFile(f"{path} is missing")
@@ -107,7 +126,19 @@ def open_artifact(folder: Path) -> Artifact:
 
 def compile_batch(programs: Sequence[Program], target: str, folder: Path, compiler: str = "zig") -> list[Library]:
     """Compile many programs for one target as one library in `folder`, and load each; to measure or to test them."""
-    lowered = {f"automc_{number}": lower(program, find_target(target)) for number, program in enumerate(programs)}
+    lowered = _batch(programs, target)
     build(emit_source(lowered), tool_chain(compiler, find_target(target)), folder)
     code = open_code(folder / SHARED)
     return [Library(code, prefix, each.program, each.arena_bytes) for prefix, each in lowered.items()]
+
+
+def emulate_batch(programs: Sequence[Program], target: str, folder: Path, machine: Machine, *flags: str) -> Emulated:
+    """Compile many programs for one target as one library in `folder`, with further `flags`, to run on `machine`."""
+    lowered = _batch(programs, target)
+    tools = tool_chain("zig", find_target(target)).with_flags(*flags)
+    build(emit_source(lowered), tools, folder, loadable=False)
+    return emulate(folder / STATIC, lowered, tools, machine)
+
+
+def _batch(programs: Sequence[Program], target: str) -> dict[str, Lowered]:
+    return {f"automc_{number}": lower(program, find_target(target)) for number, program in enumerate(programs)}

@@ -15,17 +15,18 @@ SHARED, STATIC = "libmodel.so", "libmodel.a"
 _CHECKSUMS = "checksums.json"
 
 
-def build(source: str, tools: ToolChain, folder: Path) -> None:
-    """Compile `source` into `folder`: the shared library, with the harness, and the static one, without.
+def build(source: str, tools: ToolChain, folder: Path, loadable: bool = True) -> None:
+    """Compile `source` into `folder`: the shared library if `loadable`, with the harness; the static one, without.
 
     Raises `CompileError`; `model.c` then lies in the folder.
     """
     write_atomic(folder / "model.c", source)
     key = sha256_of("\n".join((source, HARNESS, tools.compiler, tools.version, *tools.flags)).encode())
     cached = cache_directory() / "compile" / key[:32]
-    libraries = _stored(cached)
+    names = (STATIC, SHARED) if loadable else (STATIC,)
+    libraries = _stored(cached, names)
     if not libraries:
-        libraries = _compile(folder / "model.c", tools)
+        libraries = _compile(folder / "model.c", tools, names)
         # Whoever reads while this is written, or written by another process, too, finds checksums that do not fit yet.
         for name, content in libraries.items():
             write_atomic(cached / name, content)
@@ -34,25 +35,27 @@ def build(source: str, tools: ToolChain, folder: Path) -> None:
         write_atomic(folder / name, content)
 
 
-def _compile(source: Path, tools: ToolChain) -> dict[str, bytes]:
-    """The content of both libraries."""
+def _compile(source: Path, tools: ToolChain, names: tuple[str, ...]) -> dict[str, bytes]:
+    """The content of the libraries of these names."""
     try:
         with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
             work = Path(temporary)
-            (work / "harness.c").write_text(HARNESS)
             tools.compile([source], work / "model.o")
-            tools.compile([work / "model.o", work / "harness.c"], work / SHARED)
             tools.archive([work / "model.o"], work / STATIC)
-            return {name: (work / name).read_bytes() for name in (SHARED, STATIC)}
+            if SHARED in names:
+                (work / "harness.c").write_text(HARNESS)
+                tools.compile([work / "harness.c"], work / "harness.o")
+                tools.compile([work / "model.o", work / "harness.o"], work / SHARED)
+            return {name: (work / name).read_bytes() for name in names}
     except OSError as error:
         raise StorageError(f"cannot compile in {tempfile.gettempdir()}: {error.strerror or error}") from error
 
 
-def _stored(cached: Path) -> dict[str, bytes]:
-    """The content of both libraries, or nothing where one is missing, damaged or not finished."""
+def _stored(cached: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """The content of the libraries of these names, or nothing where one is missing, damaged or not finished."""
     try:
         checksums = json.loads((cached / _CHECKSUMS).read_text())
-        libraries = {name: (cached / name).read_bytes() for name in (SHARED, STATIC)}
+        libraries = {name: (cached / name).read_bytes() for name in names}
         return libraries if all(sha256_of(libraries[name]) == checksums[name] for name in libraries) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

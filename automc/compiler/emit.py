@@ -45,18 +45,29 @@ _PRELUDE = """\
 """
 
 _COMMON = """
-/* Rounds to nearest even, and does not fuse a product with a sum: what the results depend on. */
+/* Rounds to nearest even, and does not fuse a product with a sum: what the results depend on. The numbers are volatile
+   so that it is this processor that computes with them. */
+static int all_equal(value_t found, value_t meant) {
+  float numbers[2][8];
+  int32_t bits[2][8];
+  store_values(numbers[0], 8, found);
+  store_values(numbers[1], 8, meant);
+  memcpy(bits, numbers, sizeof bits);
+  for (int i = 0; i < 8; i++) if (bits[0][i] != bits[1][i]) return 0;
+  return 1;
+}
+static int adds_up_to(volatile float a, volatile float b, volatile float meant) {
+  return all_equal(value_add(value_splat(a), value_splat(b)), value_splat(meant));
+}
 static int arithmetic_is_exact(void) {
-  volatile float one = 1.0f, half_step = 0x1p-24f, three_halves = 0x1.8p-23f, factor = 4097.0f;
+  volatile float factor = 4097.0f;
   volatile int32_t number = 4097, rounded_square = -16785408;
-  float sums[8];
   int32_t numbers[8], squares[8];
   for (int i = 0; i < 8; i++) { numbers[i] = number; squares[i] = rounded_square; }
-  store_values(sums, 8, value_add(value_scale(acc_load(numbers), value_splat(factor)),
-                                  value_scale(acc_load(squares), value_splat(one))));
-  for (int i = 0; i < 8; i++) if (sums[i] != 0.0f) return 0;
-  return one + half_step == one && one + three_halves == 1.0f + 0x1p-22f
-      && -one - half_step == -one && -one - three_halves == -1.0f - 0x1p-22f;
+  return all_equal(value_add(value_scale(acc_load(numbers), value_splat(factor)),
+                             value_scale(acc_load(squares), value_splat(1.0f))), value_splat(0.0f))
+      && adds_up_to(1.0f, 0x1p-24f, 1.0f) && adds_up_to(1.0f, 0x1.8p-23f, 0x1.000004p+0f)
+      && adds_up_to(-1.0f, -0x1p-24f, -1.0f) && adds_up_to(-1.0f, -0x1.8p-23f, -0x1.000004p+0f);
 }
 
 /* Fills the frame around `height` rows of `inner` bytes: `rows` above and below, `sides` bytes left and right. */

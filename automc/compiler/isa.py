@@ -33,6 +33,19 @@ class Path:
     largest_sum: int  # the largest magnitude that a partial sum holds
     pixels: int  # of a tile: what the registers hold
     vectors: int  # of a tile: LANES output channels each
+    largest_value: int = 255  # of the stored values that the instruction takes
+    offset: int = 0  # what NAME_load and NAME_dot_taps subtract from stored values; the biases make up for it
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A processor that an emulator stands in for: what runs here the code for processors that are not here."""
+
+    emulator: str  # `unicorn`, or a program of qemu-user by its name
+    model: str  # of the processor, as the emulator spells it
+
+    def __str__(self) -> str:
+        return f"{self.emulator} {self.model}"
 
 
 @dataclass(frozen=True)
@@ -61,3 +74,11 @@ class Target:
     paths: tuple[Path, ...]  # the fastest first; a layer takes the first whose bound holds
     cpu_flags: tuple[str, ...]  # as /proc/cpuinfo spells them
     flags: Mapping[str, tuple[str, ...]]  # of each compiler, by name
+    triple: str | None = None  # processor and system that zig compiles for; None: this machine's
+    loadable: bool = True  # whether there are systems that load shared libraries
+    machines: tuple[Machine, ...] = ()  # that stand in for the processor, the first one preferred
+
+    @property
+    def architecture(self) -> str | None:
+        """The family of processors; None where any will do."""
+        return self.triple.partition("-")[0] if self.triple else None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,14 +16,20 @@ from functools import cache
 from pathlib import Path
 
 from automc.compiler.isa import Target
+from automc.compiler.processes import Limits, run_limited
+from automc.compiler.targets import host_architecture
 from automc.errors import CompileError, NameNotFound
 from automc.files import cache_directory, closest
 
 COMPILERS = ("zig", "gcc", "clang")
-TIME_LIMIT_SECONDS = 600
+LIMITS = Limits(seconds=600, memory_bytes=32 << 30, file_bytes=1 << 30)
 
 # Contraction would fuse a product with a sum and round once instead of twice.
-_FLAGS = ("-std=c99", "-O3", "-g0", "-fPIC", "-ffp-contract=off", "-Werror=implicit")
+_FLAGS = (
+    "-std=c99", "-O3", "-g0", "-fPIC", "-ffp-contract=off", "-Werror=implicit", "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+)  # fmt: skip
+_KINDS = {".o": ("-c",), ".so": ("-shared",), ".elf": ("-static", "-nostdlib")}
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,24 @@ class ToolChain:
     command: tuple[str, ...]
     archiver: tuple[str, ...]
     flags: tuple[str, ...]
+    cross: bool = False  # whether it compiles for other systems than this one
 
     def compile(self, sources: Sequence[Path], output: Path) -> None:
-        """Compile each of `sources` for `output`: an object (`.o`, of one source) or a shared library.
+        """Compile or link `sources` to `output`, whose suffix says what it is.
+
+        `.o`: an object, of one source. `.so`: a shared library. `.elf`: a program that needs nothing of its system but
+        its calls, of objects that bring their own `_start`.
 
         Raises `CompileError` with the compiler's message; the sources stay where they are.
         """
-        action = ["-c"] if output.suffix == ".o" else ["-shared"]
-        self._run([*self.command, *self.flags, *action, *map(str, sources), "-o", str(output)], sources)
+        # Without this, zig builds the other system's libraries first; they are found where the library is loaded.
+        alone = ["-nostdlib"] if self.cross and output.suffix == ".so" else []
+        command = [*self.command, *self.flags, *_KINDS[output.suffix], *alone, *map(str, sources)]
+        self._run([*command, "-o", str(output)], sources)
+
+    def with_flags(self, *flags: str) -> ToolChain:
+        """The same with further flags."""
+        return dataclasses.replace(self, flags=(*self.flags, *flags))
 
     def archive(self, objects: Sequence[Path], output: Path) -> None:
         """Put `objects` into the static library `output`."""
@@ -56,23 +71,13 @@ class ToolChain:
             environment |= {"ZIG_GLOBAL_CACHE_DIR": zig_cache, "ZIG_LOCAL_CACHE_DIR": zig_cache}
         kept = ", ".join(map(str, sources))
         try:
-            # A session of its own, so that a hanging compiler goes with the processes that it started.
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env=environment, text=True, errors="replace", start_new_session=True,
-            )  # fmt: skip
+            ended = run_limited(command, LIMITS, environment=environment)
         except OSError as error:
             raise CompileError(f"{self.compiler} cannot be run: {error}. {_REMEDY}") from error
-        try:
-            message, _ = process.communicate(timeout=TIME_LIMIT_SECONDS)
-        except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself just now
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise CompileError(f"{self.compiler} ran longer than {TIME_LIMIT_SECONDS} s on {kept}") from error
-            raise
-        if process.returncode != 0:
+        except subprocess.TimeoutExpired as error:
+            raise CompileError(f"{self.compiler} ran longer than {error.timeout:g} s on {kept}") from error
+        if ended.status != 0:
+            message = (ended.output + ended.errors).decode(errors="replace")
             raise CompileError(f"{self.compiler} failed on {kept}:\n{message.strip()[-4000:]}")
 
 
@@ -82,11 +87,15 @@ _REMEDY = "Install the package ziglang (pip install ziglang), or choose an insta
 def tool_chain(compiler: str, target: Target) -> ToolChain:
     """The tool chain of a compiler by name, for `target`.
 
-    Raises `NameNotFound` for an unknown compiler, `CompileError` where it is not installed.
+    Raises `NameNotFound` for an unknown compiler, `CompileError` where it is not installed or does not compile for
+    other machines.
     """
     if compiler not in COMPILERS:
         known = ", ".join(COMPILERS)
         raise NameNotFound(f"there is no compiler {compiler!r}{closest(compiler, COMPILERS)} (known: {known})")
+    cross = target.architecture not in (None, host_architecture())
+    if compiler not in target.flags or (cross and compiler != "zig"):
+        raise CompileError(f"{compiler} does not compile for {target.name} on this machine; zig does")
     flags = (*_FLAGS, *target.flags[compiler])
     if compiler == "zig":
         if importlib.util.find_spec("ziglang") is None:
@@ -94,8 +103,10 @@ def tool_chain(compiler: str, target: Target) -> ToolChain:
         command = (sys.executable, "-m", "ziglang")
         version = importlib.metadata.version("ziglang")
         # Without a target and a processor zig compiles for the very machine that it runs on.
-        machine = ("-target", _zig_target(), *(() if target.flags["zig"] else ("-mcpu=baseline",)))
-        return ToolChain("zig", version, (*command, "cc"), (*command, "ar"), (*machine, *flags, "-fno-sanitize=all"))
+        triple = target.triple if cross and target.triple else _host_triple()
+        machine = ("-target", triple, *(() if target.flags["zig"] else ("-mcpu=baseline",)))
+        flags = (*machine, *flags, "-fno-sanitize=all")
+        return ToolChain("zig", version, (*command, "cc"), (*command, "ar"), flags, cross)
     found = shutil.which(compiler)
     if found is None:
         raise CompileError(f"{compiler} is not installed. {_REMEDY}")
@@ -111,8 +122,7 @@ def _version(command: str) -> str:
     return answer.stdout.partition("\n")[0]
 
 
-def _zig_target() -> str:
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+def _host_triple() -> str:
     # An old C library's interface, so that the library also loads on older systems.
     system = {"Darwin": "macos", "Windows": "windows-gnu"}.get(platform.system(), "linux-gnu.2.17")
-    return f"{machine}-{system}"
+    return f"{host_architecture()}-{system}"

@@ -48,7 +48,7 @@ class Weights:
         for channels in panels:
             part = slice(first, first + channels)
             packed.append(_packed(rows[part], path))
-            biases.append(padded(operation.bias[part], LANES))
+            biases.append(padded(_biases(operation.bias[part], rows[part], path), LANES))
             multipliers.append(padded(operation.multiplier[part], LANES))
             first += channels
         if not one_by_one:
@@ -87,6 +87,12 @@ class Weights:
             return f"const {kind} *panel = (const {kind} *)stored;"
         (name,) = self.helpers
         return f"{name}(scratch, stored, {values}); const {kind} *panel = scratch;"
+
+
+def _biases(bias: NDArray[np.int32], rows: NDArray[np.int8], path: Path) -> NDArray[np.int32]:
+    """The biases that make up for the path's offset: the weights times it; modulo 2^32, as accumulators are."""
+    shifts: NDArray[np.int64] = path.offset * rows.sum((1, 2), dtype=np.int64)
+    return np.asarray(bias + shifts).astype(np.int32)
 
 
 def _packed(rows: NDArray[np.int8], path: Path) -> NDArray[np.int8]:

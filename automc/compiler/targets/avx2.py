@@ -61,4 +61,5 @@ AVX2 = Target(
     ),
     cpu_flags=("avx2",),
     flags={"zig": ("-mcpu=x86_64+avx2",), "gcc": ("-mavx2",), "clang": ("-mavx2",)},
+    triple="x86_64-linux-gnu.2.17",
 )

@@ -48,3 +48,23 @@ static int cpu_has(unsigned ebx_bits, unsigned ecx_bits, unsigned states) {
   return (b & ebx_bits) == ebx_bits && (c & ecx_bits) == ecx_bits;
 }
 """
+
+_VNNI = """
+typedef __m256i vnni_sum;
+typedef __m256i vnni_act;
+INLINE vnni_sum vnni_zero(void) { return _mm256_setzero_si256(); }
+INLINE vnni_act vnni_load(const uint8_t *p) { return _mm256_set1_epi32(four_bytes(p)); }
+INLINE vnni_sum vnni_dot(vnni_sum s, vnni_act a, const int8_t *w) {
+  return DPBUSD(s, a, _mm256_loadu_si256((const __m256i *)w));
+}
+INLINE vnni_sum vnni_dot_taps(vnni_sum s, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3,
+                              const int8_t *w) {
+  return vnni_dot(s, byte_taps(p0, p1, p2, p3), w);
+}
+INLINE acc_t vnni_widen(acc_t a, vnni_sum s) { return _mm256_add_epi32(a, s); }
+"""
+
+
+def vnni(intrinsic: str) -> str:
+    """The path of the instruction that adds four products of bytes to an int32, by one of its two encodings."""
+    return _VNNI.replace("DPBUSD", intrinsic)
