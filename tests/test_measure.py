@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automc.choices import Uniform
+from automc.choices import Choice, Codebook, Gated, LowRank, Sparse, Uniform
 from automc.compiler.targets import host_target
 from automc.compression.interpreter import interpret
 from automc.compression.operations import Convolve, Dequantise
-from automc.compression.policy import Policy
+from automc.compression.policy import Policy, unfit
 from automc.cost.device import host_table, measure_host, open_device
 from automc.cost.kernels import Kernel
 from automc.cost.measure import measure, random_policy
@@ -25,7 +25,7 @@ from automc.files import locked
 from automc.network.graph import Network
 from automc.schema import SearchSpaceSpec
 from tests.cost_examples import kernels_of, residual_network, splitting_network
-from tests.networks import TINY_NETWORKS, TinyDepthwise, traced
+from tests.networks import TINY_NETWORKS, TinyDepthwise, TinyPlain, traced
 
 ONE_POINT = SearchSpaceSpec(description="nothing but 8 bits")
 SPACE = SearchSpaceSpec(
@@ -39,6 +39,9 @@ KERNELS = [
     Kernel("convolve", 4, 4, 12, 20, 1, 1, 2, 2, 6, 7),
     Kernel("convolve", 1, 1, 6, 10, 4, 4, 1, 1, 8, 8),
     Kernel("convolve", 5, 3, 6, 10, 4, 2, 1, 1, 8, 8),
+    Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 8, 8, False, "codebook"),
+    Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 4, 8, False, "sparse"),
+    Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 8, 8, True, "blocks", 25),
     Kernel("depthwise", 4, 4, 9, 9, 3, 3, 2, 2, 8, 8),
     Kernel("sum", 8, 8, 12, 12),
     Kernel("join", 8, 8, 13, 13),
@@ -53,11 +56,19 @@ KERNELS = [
     Kernel("dequantise", 8, 8, 13, 13),
 ]
 
+METHODS = (
+    Codebook(entries=4),
+    Sparse(density=0.5),
+    Sparse(density=0.5, pattern="blocks"),
+    LowRank(rank_ratio=0.5),
+    Gated(active_ratio=0.5),
+)
+
 
 def test_probes_hold_every_kernel_in_its_shape() -> None:
     probes = probes_of(KERNELS, most=3)
     known = {kernel for probe in probes for kernel in probe.kernels.values()}
-    assert known == {*KERNELS, KERNELS[2]._replace(residual=False)}
+    assert known == {*KERNELS, *(kernel._replace(residual=False) for kernel in KERNELS)}
     for probe in probes:
         assert len(probe.kernels) <= 4
         for operation in probe.program.operations:
@@ -111,6 +122,19 @@ def test_a_random_program_calls_the_kernels_that_its_policy_names(module: type) 
     assert program.macs() == sum(kernel.macs for kernel in weighted)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
     assert np.isfinite(interpret(program, pixels)).all()
+
+
+@pytest.mark.parametrize("choice", METHODS, ids=str)
+def test_a_random_program_calls_the_kernels_of_every_method(choice: Choice) -> None:
+    network = traced(TinyPlain())
+    layers = [layer.name for layer in network.convs if unfit(choice, layer.name, network) is None]
+    policy = Policy(weights=dict.fromkeys(layers, choice))
+    program = random_program(network, policy, seed=0)
+    convolutions = [operation for operation in program.operations if isinstance(operation, Convolve)]
+    weighted = [kernel for kernel in kernels_of(network, policy) if kernel.weight_bits]
+    assert [operation.weight.size for operation in convolutions] == [kernel.weights for kernel in weighted]
+    assert [operation.encoding for operation in convolutions] == [kernel.encoding for kernel in weighted]
+    assert len(program.operations) == len(kernels_of(network, policy))
 
 
 @pytest.fixture(scope="module")

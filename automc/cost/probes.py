@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Literal
 
@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from automc.choices import Choice, Codebook, Gated, Sparse, Uniform
 from automc.compression.coded import Coded, IntegerWeights
+from automc.compression.gating import Responses, gate_of
 from automc.compression.lower import Lowering
+from automc.compression.methods import encode
 from automc.compression.operations import (
     Convolve,
     Dequantise,
@@ -37,6 +40,7 @@ from automc.network.graph import Conv, Network
 
 _MULTIPLIER = 2.0**-10
 _ENDS = ("quantise", "dequantise")
+_IMAGES = 64  # that a gate of no meaning has seen
 _NO_BITS = 8  # of the tensors of kernels whose time does not depend on bits
 
 
@@ -95,11 +99,26 @@ def random_program(network: Network, policy: Policy, seed: int) -> Program:
         if isinstance(layer, Conv):
             outputs = len(kept[layer.name])
             inputs = layer.weight.shape[1] if layer.groups > 1 else len(kept[layer.inputs[0]])
-            bits = policy.choice(layer.name).weight_bits
-            codes, scale = random_weights(random, (outputs, inputs, *layer.kernel), bits)
-            weights = Coded(IntegerWeights(codes, bits, scale / np.sqrt(codes[0].size), np.zeros(outputs)))
+            shape = outputs, inputs, *layer.kernel
+            groups = outputs if layer.is_depthwise else layer.groups
+            weights = _random_layer(random, shape, groups, policy.choice(layer.name))
         lowering.add(layer, weights)
     return lowering.program()
+
+
+def _random_layer(random: np.random.Generator, shape: tuple[int, ...], groups: int, choice: Choice) -> Coded:
+    """A layer of Gaussian weights of about the length of trained ones, as `choice` leaves it."""
+    if isinstance(choice, Uniform):
+        codes, scale = random_weights(random, shape, choice.weight_bits)
+        return Coded(IntegerWeights(codes, choice.weight_bits, scale / np.sqrt(codes[0].size), np.zeros(len(scale))))
+    weight = torch.from_numpy(random.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape)).reshape(groups, -1, *shape[1:])
+    weight = weight.flatten(2)
+    gram = torch.eye(weight.shape[2], dtype=torch.float64).expand(groups, -1, -1)
+    coded = encode(weight, gram, (shape[2], shape[3]), choice)
+    if isinstance(choice, Gated):
+        seen = (torch.from_numpy(random.random((_IMAGES, count))) for count in (groups * shape[1], shape[0]))
+        coded = replace(coded, gate=gate_of(Responses(*seen), choice.active(shape[0])))
+    return coded
 
 
 class _Builder:
@@ -150,8 +169,9 @@ class _Builder:
             case "convolve" | "depthwise":
                 inputs = 1 if kernel.operation == "depthwise" else kernel.inputs
                 shape = kernel.outputs, inputs, *window
-                weight = random_weights(self._random, shape, kernel.weight_bits)[0]
-                return self._convolution(target, source, weight, stride, padding, kernel.weight_bits, residual)
+                weights = _random_layer(self._random, shape, 1, _choice_of(kernel)).weights
+                made = self._convolution(target, source, weights.codes, stride, padding, kernel.weight_bits, residual)
+                return replace(made, encoding=weights.encoding)
             case "sum":
                 return Sum(target, source, source, (_MULTIPLIER, _MULTIPLIER), 0, high)
             case "select":
@@ -222,6 +242,18 @@ class _Builder:
     def _tensor(self, name: str, channels: int, height: int, width: int, bits: int | None = None) -> str:
         self._tensors[name] = Tensor(name, channels, height, width, bits or self._bits, 1.0, 0)
         return name
+
+
+def _choice_of(kernel: Kernel) -> Choice:
+    """A choice that makes the kernel; how many entries a codebook has hardly matters to its time."""
+    match kernel.encoding:
+        case "codebook":
+            return Codebook()
+        case "sparse":
+            return Sparse(density=0.5, weight_bits=kernel.weight_bits)
+        case "blocks":
+            return Sparse(density=kernel.density_percent / 100, pattern="blocks", weight_bits=kernel.weight_bits)
+    return Uniform(weight_bits=kernel.weight_bits)
 
 
 def _window(kernel: Kernel) -> tuple[int, int]:
