@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,6 +68,8 @@ class Builder:
         )
         target = self._tensor((outputs, height, width), bits)
         low, high = self._bounds(target)
+        if gate is not None:
+            high = max(high, self.tensors[target].zero_point)
         weight, bias, multiplier = self._weights(given, outputs, kernel, groups, weight_bits, 2.0**bits)
         if encoding in ("sparse", "blocks"):
             weight[:, :: 2 if encoding == "sparse" else 1, ::2] = 0
@@ -223,16 +224,11 @@ class Builder:
         return weight, bias.astype(np.int32), multiplier.astype(np.float32)
 
 
-def random_program(
-    random: np.random.Generator, steps: int = 6, wide: bool = False, compilable: bool = False
-) -> Program:
+def random_program(random: np.random.Generator, steps: int = 6, wide: bool = False) -> Program:
     """A small program that begins with a convolution and goes on with `steps` random operations of every kind.
 
-    Of four one ends in a map, the others in logits. With `compilable`, it has only what the compiler knows.
+    Of four one ends in a map, the others in logits.
     """
-    if compilable:
-        programs = (random_program(random, steps, wide) for _ in itertools.count())
-        return next(program for program in programs if _compilable(program))
     shape = (int(random.integers(1, 5)), int(random.integers(6, 14)), int(random.integers(6, 14)))
     builder = Builder(random, shape, _bits(random), wide)
     current = _convolution(builder, builder.input)
@@ -251,13 +247,6 @@ def random_pixels(random: np.random.Generator, program: Program, count: int) -> 
     pixels[0] = 0
     pixels[-1] = 255
     return pixels
-
-
-def _compilable(program: Program) -> bool:
-    convolutions = [each for each in program.operations if isinstance(each, Convolve)]
-    return {type(each) for each in program.operations} <= {Quantise, Convolve, Sum, Join, Select, Pool} and all(
-        each.gate is None and each.encoding == "dense" and each.weight_bits > 1 for each in convolutions
-    )
 
 
 def _bits(random: np.random.Generator) -> int:

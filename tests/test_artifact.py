@@ -26,7 +26,7 @@ FILES = ("model.c", "model.h", "libmodel.a", "libmodel.so", "program.safetensors
 
 @pytest.fixture(scope="module")
 def program():
-    return random_program(np.random.default_rng(11), steps=3, compilable=True)
+    return random_program(np.random.default_rng(11), steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_compiling_is_deterministic(artifact, program, tmp_path):
 
 def test_another_program_in_the_same_place_is_loaded_afresh(tmp_path):
     for seed in (1, 2):
-        program = random_program(np.random.default_rng(seed), steps=1, compilable=True)
+        program = random_program(np.random.default_rng(seed), steps=1)
         pixels = random_pixels(np.random.default_rng(0), program, 2)
         assert verify(compile_program(program, "portable", tmp_path), program, pixels).different == 0
 
@@ -165,7 +165,7 @@ def test_a_library_without_the_program_is_told(artifact):
 
 
 def test_programs_of_one_batch_do_not_mix(tmp_path):
-    programs = [random_program(np.random.default_rng(seed), steps=1, compilable=True) for seed in (3, 4)]
+    programs = [random_program(np.random.default_rng(seed), steps=1) for seed in (3, 4)]
     for library, program in zip(compile_batch(programs, "portable", tmp_path), programs, strict=True):
         pixels = random_pixels(np.random.default_rng(0), program, 2)
         assert np.array_equal(library.run(pixels), interpret(program, pixels))

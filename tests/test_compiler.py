@@ -26,7 +26,7 @@ def channels_program(seed, kernel, stride):
         outputs = STRADDLING[(3 * position + 4) % len(STRADDLING)]
         inner = builder.convolve(builder.input, inputs, (1, 1), padding=(0, 0), bits=(8, 7, 4)[position % 3])
         padding = kernel[0] // 2, kernel[1] // 2
-        ends.append(builder.convolve(inner, outputs, kernel, stride, padding, weight_bits=2 + (position + seed) % 7))
+        ends.append(builder.convolve(inner, outputs, kernel, stride, padding, weight_bits=1 + (position + seed) % 8))
     return builder.finish(builder.join(ends))
 
 
@@ -36,7 +36,7 @@ def depthwise_program(seed, kernel, stride, dilation=(1, 1)):
     ends = []
     for position, channels in enumerate(STRADDLING[1:]):
         inner = builder.convolve(builder.input, channels, (1, 1), padding=(0, 0), bits=(8, 7, 5)[position % 3])
-        bits = 2 + (position + seed) % 7
+        bits = 1 + (position + seed) % 8
         wide = builder.convolve(inner, channels, kernel, stride, (1, 2), dilation, channels, weight_bits=bits)
         ends.append(builder.pool(wide, ("mean", "max")[position % 2], (2, 3), padding=(1, 1)))
     return builder.finish(builder.join(ends))
@@ -54,6 +54,33 @@ def residual_program(seed):
         added = builder.convolve(inner, channels, bits=8, residual=shortcut)
         current = builder.sum(added, shortcut, bits=7)
     return builder.finish(current, outputs=17)
+
+
+def gated_program(seed):
+    """Gates with whole panels of closed channels, with single ones and with none, before both kinds of convolution."""
+    builder = Builder(np.random.default_rng(seed), (3, 5, 6))
+    ends = []
+    inner = builder.convolve(builder.input, 7, (1, 1), padding=(0, 0))
+    for position, (outputs, count) in enumerate(((1, 1), (8, 3), (9, 1), (17, 17), (33, 1), (33, 20))):
+        gate = builder.rank(builder.mean(inner, outputs), count)
+        ends.append(builder.convolve(inner, outputs, weight_bits=2 + position, gate=gate))
+        ends.append(builder.convolve(ends[-1], outputs, groups=outputs, gate=gate))
+    return builder.finish_map(builder.join(ends))
+
+
+def map_program(seed):
+    """Tables, gains and shuffles over straddling numbers of channels, into a map of rows that no vector divides."""
+    builder = Builder(np.random.default_rng(seed), (3, 4, 5))
+    ends = []
+    for position, channels in enumerate((1, 3, 8, 17, 33)):
+        inner = builder.convolve(builder.input, channels, (1, 1), padding=(0, 0), bits=(8, 7, 3, 1)[position % 4])
+        vector = builder.mean(inner, channels, bits=(5, 8)[position % 2])
+        scaled = builder.lookup(builder.scale(inner, vector), bits=(8, 6)[position % 2])
+        factor = 2 + position % 2
+        wide = builder.convolve(scaled, channels * factor**2, weight_bits=1 + position % 8)
+        moved = builder.shuffle(wide, factor)
+        ends.append(builder.pool(moved, "max", (factor, factor), (factor, factor)))
+    return builder.finish_map(builder.convolve(builder.join(ends), 3))
 
 
 def extreme_program(weight_bits, bits, signs):
@@ -89,11 +116,11 @@ def programs():
     yield depthwise_program(0, (3, 3), (1, 1))
     yield depthwise_program(1, (5, 4), (2, 2), (1, 2))
     yield residual_program(2)
+    yield gated_program(3)
+    yield map_program(4)
     for weight_bits, bits in ((8, 8), (8, 7), (4, 8), (2, 8), (5, 4)):
         yield from (extreme_program(weight_bits, bits, signs) for signs in ("all positive", "all negative", "in turn"))
-    yield from (
-        random_program(np.random.default_rng(seed), steps=5, wide=seed % 3 == 0, compilable=True) for seed in range(6)
-    )
+    yield from (random_program(np.random.default_rng(seed), steps=5, wide=seed % 3 == 0) for seed in range(6))
 
 
 @pytest.fixture(scope="module", params=HERE)

@@ -12,7 +12,7 @@ from automc.compression.executor import Executor
 from automc.compression.export import to_torch
 from automc.compression.interpreter import interpret
 from automc.compression.program import Convolve, Program
-from automc.compression.steps import ConvolveStep
+from automc.compression.steps import ConvolveStep, signs, step_of
 from automc.errors import DataError
 from tests.programs import Builder, random_pixels, random_program
 
@@ -110,3 +110,58 @@ def test_refuses_other_images() -> None:
         Executor(program).run(np.zeros((1, 5, 4, 3), np.uint8))
     with pytest.raises(DataError, match="takes n x 3 x 4 x 5 uint8"):
         to_torch(program)(torch.zeros((1, 3, 4, 5)))
+
+
+def gradient_of(program: Program, pixels: np.ndarray, position: int) -> torch.Tensor:
+    """What the sum of the results' squares asks of a convolution's weights."""
+    module = to_torch(program)
+    step = module.steps[position]
+    assert isinstance(step, ConvolveStep)
+    step.weight.requires_grad_()
+    module(torch.tensor(pixels).permute(0, 3, 1, 2)).square().sum().backward()
+    assert step.weight.grad is not None
+    return step.weight.grad
+
+
+@pytest.mark.parametrize("kind", ["lookup", "scale", "gains", "shuffle", "gate"])
+def test_gradients_pass_through(kind: str) -> None:
+    random = np.random.default_rng(7)
+    builder = Builder(random, (3, 6, 6))
+    first = builder.convolve(builder.input, 8)
+    vector = builder.mean(first, 8)
+    if kind == "lookup":
+        end = builder.lookup(first)
+    elif kind == "shuffle":
+        end = builder.shuffle(first, 2)
+    elif kind == "scale":
+        end = builder.scale(first, vector)
+    elif kind == "gains":
+        end = builder.scale(builder.convolve(builder.input, 8), vector)
+    else:
+        end = builder.convolve(builder.input, 8, gate=builder.rank(vector, 3))
+    program = builder.finish_map(end)
+    pixels = random_pixels(random, program, 4)
+    gradient = gradient_of(program, pixels, 1)
+    assert bool(gradient.isfinite().all())
+    assert bool(gradient.any())
+
+
+def test_a_table_has_the_gradient_of_its_slope() -> None:
+    """The table of a straight line: what comes before gets the gradient of the line."""
+    builder = Builder(np.random.default_rng(0), (1, 4, 4))
+    program = builder.finish_map(builder.lookup(builder.input))
+    table = np.arange(256, dtype=np.uint8) // 2 * 2  # steps of 0 and 2, on average 1
+    step = step_of(dataclasses.replace(program.operations[1], table=table), program.tensors)
+    values = (torch.arange(1.0, 255.0) - program.input.zero_point).view(1, 1, 1, -1).requires_grad_()
+    step(values).sum().backward()
+    assert values.grad is not None
+    assert torch.equal(values.grad, torch.ones(1, 1, 1, 254))
+
+
+def test_signs_pass_gradients_within_one() -> None:
+    values = torch.tensor([-1.5, -1.0, -0.2, 0.0, 0.3, 1.0, 1.5], requires_grad=True)
+    answer = signs(values)
+    assert answer.tolist() == [-1, -1, -1, 1, 1, 1, 1]
+    answer.sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [0, 1, 1, 1, 1, 1, 0]

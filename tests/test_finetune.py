@@ -242,6 +242,25 @@ def test_maps_are_tuned_towards_targets_and_teacher(tmp_path: Path) -> None:
     assert error(tuned) < 0.5 * error(program)
 
 
+def test_bits_stay_signs_and_zeros_that_are_not_stored_stay_zeros() -> None:
+    builder = Builder(np.random.default_rng(1), (2, 6, 6))
+    middle = builder.convolve(builder.convolve(builder.input, 8, weight_bits=1), 8, encoding="sparse")
+    program = builder.finish(builder.convolve(middle, 16, encoding="blocks"))
+    shadow = ShadowWeights(program)
+    images = torch.tensor(random_pixels(np.random.default_rng(2), program, 16)).permute(0, 3, 1, 2)
+    for _ in range(3):
+        shadow.zero_grad()
+        shadow(images).square().sum().backward()
+        shadow.move([-gradient / gradient.norm() for gradient in shadow.gradients()])
+    signs, *others = (each for each in shadow.program().operations[1:4])
+    before = program.operations[1:4]
+    assert set(np.unique(signs.weight)) == {-1, 1}
+    assert (signs.weight != before[0].weight).any()
+    for after, sparse in zip(others, before[1:], strict=True):
+        assert not after.weight[sparse.weight == 0].any()
+        assert (after.weight != sparse.weight).any()
+
+
 class Killed(Exception):
     pass
 

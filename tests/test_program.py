@@ -9,14 +9,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from automc.compression.interpreter import interpret
-from automc.compression.program import Convolve, Join, Operation, Pool, Program, Quantise, Select, Sum
+from automc.compression.interpreter import interpret, interpret_all
+from automc.compression.operations import (
+    OPERATIONS,
+    Convolve,
+    Dequantise,
+    Join,
+    Lookup,
+    Operation,
+    Pool,
+    Quantise,
+    Rank,
+    Scale,
+    Select,
+    Shuffle,
+    Sum,
+)
+from automc.compression.program import Program
 from automc.errors import CorruptFile, InvalidProgram
 from tests.programs import Builder, random_pixels, random_program
 
 
-def everything() -> Program:
-    """One operation of each kind, two convolutions, a mean and a maximum."""
+def classifier() -> Program:
+    """Sums, concatenations, selections, two convolutions, a mean and a maximum."""
     builder = Builder(np.random.default_rng(1), (3, 8, 8), bits=6)
     first = builder.convolve(builder.input, 4, bits=7)
     second = builder.convolve(first, 4, bits=5, residual=first)
@@ -25,6 +40,16 @@ def everything() -> Program:
     selected = builder.select(joined, [0, -1, 7, 3], stride=2)
     largest = builder.pool(selected, "max", (2, 2), (2, 2))
     return builder.finish(builder.pool(largest, "mean", (2, 2)))
+
+
+def mapping() -> Program:
+    """One-bit weights, a table, gains, a gate, weights stored in blocks, and pixels made of channels as the results."""
+    builder = Builder(np.random.default_rng(2), (3, 6, 6), bits=6)
+    looked_up = builder.lookup(builder.convolve(builder.input, 8, weight_bits=1, bits=7), bits=5)
+    vector = builder.mean(looked_up, 8)
+    scaled = builder.scale(looked_up, vector)
+    gated = builder.convolve(scaled, 8, gate=builder.rank(vector, 3))
+    return builder.finish_map(builder.shuffle(builder.convolve(gated, 8, encoding="blocks"), 2))
 
 
 def changed(program: Program, kind: type[Operation], position: int = 0, /, **fields: Any) -> Program:
@@ -80,14 +105,84 @@ FAULTS: list[tuple[type[Operation], int, dict[str, Any], str]] = [
     (Pool, 1, {"multiplier": 0.0}, "outside"),
     (Pool, 1, {"high": 256}, "ascending"),
 ]
+MAP_FAULTS: list[tuple[type[Operation], int, dict[str, Any], str]] = [
+    (Lookup, 0, {"table": np.zeros(127, np.uint8)}, r"table must be uint8 of \(128,\). Got uint8 of \(127,\)"),
+    (Lookup, 0, {"table": np.full(128, 32, np.uint8)}, "values above 31"),
+    (Scale, 0, {"gains": "tensor0"}, r"tensor0 must be 8 x 1 x 1. Got \(3, 6, 6\)"),
+    (Scale, 0, {"source": "tensor0"}, r"tensor5 is \(8, 6, 6\), but \(3, 6, 6\) is written"),
+    (Scale, 0, {"multiplier": 0.0}, "the multiplier 0.0 is outside"),
+    (Scale, 0, {"high": 256}, "ascending"),
+    (Shuffle, 0, {"factor": 0}, "the factor must be positive. Got 0"),
+    (Shuffle, 0, {"factor": 3}, "8 channels cannot become pixels 3 x 3 at a time"),
+    (Shuffle, 0, {"factor": 1}, r"\(8, 6, 6\) is written"),
+    (Shuffle, 0, {"source": "tensor7"}, "must have the bits, scale and zero-point of tensor7"),
+    (Rank, 0, {"count": 0}, "count must be 1 to 8. Got 0"),
+    (Rank, 0, {"count": 9}, "count must be 1 to 8. Got 9"),
+    (Rank, 0, {"source": "tensor2"}, r"tensor2 must be 8 x 1 x 1. Got \(8, 6, 6\)"),
+    (Convolve, 0, {"weight": np.zeros((8, 3, 3, 3), np.int8)}, r"weights of 1 bit must be -1 or \+1"),
+    (Convolve, 0, {"encoding": "sparse"}, "weights of 1 bit have no zeros to leave out"),
+    (Convolve, 3, {"encoding": "zip"}, "encoding must be one of dense, codebook, sparse, blocks. Got 'zip'"),
+    (Convolve, 3, {"groups": 2, "weight": np.zeros((8, 4, 3, 3), np.int8)}, "only an ungrouped convolution"),
+    (Convolve, 2, {"gate": "tensor2"}, "tensor2 must be 8 x 1 x 1"),
+    (Convolve, 2, {"gate": "tensor4"}, "the gate tensor4 must be of 1 bit with the zero-point 0"),
+    (Convolve, 2, {"residual": "tensor5", "residual_multiplier": 1.0}, "a residual cannot be gated"),
+    (Convolve, 2, {"low": 206}, "must let its zero-point through"),
+    (Dequantise, 0, {"target": "tensor9"}, "writes a tensor that is already written"),
+]
 
 
 @pytest.mark.parametrize(("kind", "position", "fields", "message"), FAULTS)
 def test_refuses_what_breaks_a_rule(kind: type[Operation], position: int, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidProgram, match=message) as caught:
-        changed(everything(), kind, position, **fields)
+        changed(classifier(), kind, position, **fields)
     if "not so" not in message:
         assert f"random: {kind.__name__} '" in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "position", "fields", "message"), MAP_FAULTS)
+def test_refuses_what_breaks_a_rule_of_maps(
+    kind: type[Operation], position: int, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidProgram, match=message):
+        changed(mapping(), kind, position, **fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("tensor6", {"scale": 0.5}, "tensor6 must have 1 bit, the scale 1 and the zero-point 0"),
+        ("tensor6", {"bits": 2}, "tensor6 must have 1 bit"),
+        ("tensor9", {"scale": 2.0**-31}, "must have the bits, scale and zero-point of tensor8"),
+    ],
+)
+def test_refuses_tensors_that_an_operation_cannot_write(name: str, fields: dict[str, Any], message: str) -> None:
+    program = mapping()
+    tensors = dict(program.tensors) | {name: dataclasses.replace(program.tensors[name], **fields)}
+    with pytest.raises(InvalidProgram, match=message):
+        dataclasses.replace(program, tensors=tensors)
+
+
+def test_refuses_results_of_a_scale_that_is_no_multiplier() -> None:
+    program = mapping()
+    tiny = {
+        name: dataclasses.replace(program.tensors[name], scale=2.0**-31)
+        for name in (program.result.sources[0], "tensor8")
+    }
+    with pytest.raises(InvalidProgram, match=r"Dequantise 'map': the multiplier .* is outside"):
+        dataclasses.replace(program, tensors=dict(program.tensors) | tiny)
+
+
+def test_results_come_last() -> None:
+    program = mapping()
+    early = Dequantise("tensor9", "tensor8")
+    operations = (*program.operations[:-2], early, dataclasses.replace(program.result, source="tensor8"))
+    with pytest.raises(InvalidProgram, match="only a program's last operation can give results"):
+        dataclasses.replace(program, operations=operations)
+
+
+def test_the_two_programs_hold_every_operation() -> None:
+    kinds = {type(operation).__name__ for program in (classifier(), mapping()) for operation in program.operations}
+    assert kinds == set(OPERATIONS)
 
 
 @pytest.mark.parametrize(
@@ -102,14 +197,14 @@ def test_refuses_what_breaks_a_rule(kind: type[Operation], position: int, fields
     ],
 )
 def test_refuses_impossible_tensors(fields: dict[str, Any], message: str) -> None:
-    program = everything()
+    program = classifier()
     tensors = dict(program.tensors) | {"tensor2": dataclasses.replace(program.tensors["tensor2"], **fields)}
     with pytest.raises(InvalidProgram, match=message):
         dataclasses.replace(program, tensors=tensors)
 
 
 def test_refuses_operations_in_another_order() -> None:
-    program = everything()
+    program = classifier()
     first, second, *rest = program.operations
     for operations in ((second, first, *rest), program.operations[:-1], (first, *program.operations), ()):
         with pytest.raises(InvalidProgram, match="only Quantise and end with a Convolve or a Dequantise"):
@@ -119,7 +214,7 @@ def test_refuses_operations_in_another_order() -> None:
 
 
 def test_multipliers_are_binary32_numbers() -> None:
-    program = changed(everything(), Sum, multipliers=(0.1, 1 / 3))
+    program = changed(classifier(), Sum, multipliers=(0.1, 1 / 3))
     (added,) = (operation for operation in program.operations if isinstance(operation, Sum))
     assert added.multipliers == (float(np.float32(0.1)), float(np.float32(1 / 3)))
 
@@ -139,7 +234,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "program.safetensors"
     with pytest.raises(CorruptFile, match="is not a program of automc"):
         Program.load(path)
-    program = everything()
+    program = classifier()
     program.save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -154,7 +249,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_sees_every_value() -> None:
-    program = everything()
+    program = classifier()
     weight = program.result.weight.copy()
     weight[0, 0, 0, 0] ^= 1
     others = [
@@ -166,4 +261,30 @@ def test_the_fingerprint_sees_every_value() -> None:
 
 
 def test_macs_are_counted() -> None:
-    assert everything().macs() == 64 * 9 * (3 * 4 + 4 * 4) + 4 * 10
+    assert classifier().macs() == 64 * 9 * (3 * 4 + 4 * 4) + 4 * 10
+
+
+def test_macs_leave_out_what_kernels_skip() -> None:
+    """Three of eight channels are open; of the blocks of 4 x 8 weights, those at one row of three have non-zeros."""
+    program = mapping()
+    others = 36 * 8 * 27 + 8 * 8
+    gated, blocks = 36 * 8 * 72, 36 * 8 * 8 * 3
+    assert program.macs() == others + gated * 3 // 8 + blocks
+    last = [each for each in program.operations if isinstance(each, Convolve)][-1]
+    sparse = changed(program, Convolve, 3, encoding="sparse")
+    assert sparse.macs() == others + gated * 3 // 8 + 36 * np.count_nonzero(last.weight)
+    assert changed(program, Convolve, 3, encoding="codebook").macs() == others + gated * 3 // 8 + 36 * 8 * 72
+    rank = next(each for each in program.operations if isinstance(each, Rank))
+    gate = Lookup(rank.target, rank.source, np.ones(256, np.uint8))  # nobody knows how often it opens a channel
+    operations = tuple(gate if each is rank else each for each in program.operations)
+    assert dataclasses.replace(program, operations=operations).macs() == others + gated + blocks
+
+
+def test_a_map_has_a_result_a_value() -> None:
+    program = mapping()
+    pixels = random_pixels(np.random.default_rng(0), program, 2)
+    assert program.outputs == 2 * 12 * 12
+    results = interpret(program, pixels).reshape(2, 12, 12, 2)
+    last = program.tensors[program.result.sources[0]]
+    stored = interpret_all(program, pixels)[last.name].astype(np.float32)
+    assert np.array_equal(results, (stored - last.zero_point) * np.float32(last.scale))

@@ -100,8 +100,8 @@ void ${prefix}_invoke_range(void *arena, int first, int last) {
 
 void ${prefix}_invoke(void *arena) { ${prefix}_invoke_range(arena, 1, $last); }
 
-void ${prefix}_output(const void *arena, float *logits) {
-  memcpy(logits, (const uint8_t *)arena + $logits, $outputs * sizeof *logits);
+void ${prefix}_output(const void *arena, float *results) {
+  memcpy(results, (const uint8_t *)arena + $results, $outputs * sizeof *results);
 }
 """)
 
@@ -111,7 +111,7 @@ _HEADER = Template("""\
    1. ${prefix}_init(arena) answers 0, or why the library cannot run here: $reasons.
    2. ${prefix}_input(arena, pixels) takes one image, $height x $width x $channels uint8.
    3. ${prefix}_invoke(arena) computes.
-   4. ${prefix}_output(arena, logits) gives $outputs float32 numbers.
+   4. ${prefix}_output(arena, results) gives $outputs float32 numbers: logits, or a map pixel by pixel like the image.
 
    The arena is the caller's: $arena_bytes bytes aligned to $alignment. All state lies in it, so that each arena is
    independent of the others. invoke uses up the input: give the image again before the next one. */
@@ -131,7 +131,7 @@ extern "C" {
 int ${prefix}_init(void *arena);
 void ${prefix}_input(void *arena, const uint8_t *pixels);
 void ${prefix}_invoke(void *arena);
-void ${prefix}_output(const void *arena, float *logits);
+void ${prefix}_output(const void *arena, float *results);
 
 /* The operations from first to last, counted from 1: to time them one by one. */
 void ${prefix}_invoke_range(void *arena, int first, int last);
@@ -218,7 +218,7 @@ def _filled(template: Template, lowered: Lowered, prefix: str) -> str:
         width=program.input.width,
         channels=program.input.channels,
         outputs=program.outputs,
-        logits=lowered.address(Place(program.result.target), last),
+        results=lowered.address(Place(program.result.target), last),
         arena_bytes=lowered.arena_bytes,
         alignment=ALIGNMENT,
     )

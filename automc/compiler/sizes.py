@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from automc.compiler.isa import LANES, STEP
-from automc.compiler.schedules import is_depthwise
+from automc.compiler.schedules.depthwise import is_depthwise
 from automc.compiler.schedules.products import Window
+from automc.compiler.storage import stored_bits
 
 _BYTES_OF_CONSTANTS = 8  # an int32 bias and a float32 multiplier for every output channel
 
@@ -21,9 +22,11 @@ def stored_bytes(
     """
     outputs = weight_shape[0]
     if is_depthwise(weight_shape, groups):
-        values, lanes = -(-weight_shape[2] * weight_shape[3] // STEP) * STEP, -(-outputs // LANES) * LANES
+        run = weight_shape[2] * weight_shape[3]
+        values, lanes = -(-run // STEP) * STEP, -(-outputs // LANES) * LANES
     else:
         window = Window.of(weight_shape, dilation, groups)
-        values = window.runs * window.steps * STEP
+        run, values = window.run, window.runs * window.steps * STEP
         lanes = groups * (-(-outputs // groups // LANES) * LANES)
-    return math.ceil(lanes * values * weight_bits / 8) + lanes * _BYTES_OF_CONSTANTS
+    bits = stored_bits(1, run) if weight_bits == 1 else weight_bits
+    return math.ceil(lanes * values * bits / 8) + lanes * _BYTES_OF_CONSTANTS

@@ -38,8 +38,8 @@ class Convolve(Operation):
     weight: `out x in/groups x kh x kw` int8 in +-(2^(weight_bits-1) - 1), or of {-1, +1} in one bit; bias: `out` int32,
     multiplier: `out` float32.
 
-    Where the `gate`, a tensor `out x 1 x 1` of one bit, is 0, the output channel is the target's zero-point, and its
-    products are not computed (Gao et al. 2019, section 3.2).
+    Where the `gate`, a tensor `out x 1 x 1` of one bit, is 0, the output channel is the target's zero-point, which
+    must lie in [low, high], and its products need not be computed (Gao et al. 2019, section 3.2).
 
     `encoding` and `huffman` say how the weights are stored, and change no result: each one ("dense"), as an index
     into the layer's distinct values ("codebook"), without the zeros ("sparse"), or without the blocks of
@@ -121,6 +121,8 @@ class Convolve(Operation):
             require_vector(gate, self.outputs)
             plain = (gate.bits, gate.zero_point) == (1, 0)
             require(plain, f"the gate {gate.name} must be of 1 bit with the zero-point 0")
+            through = self.low <= tensors[self.target].zero_point <= self.high
+            require(through, "the clamp of a gated convolution must let its zero-point through")
 
     def _check_weights(self, source: Tensor) -> None:
         require(self.weight.ndim == 4 and self.weight.size > 0, f"the weight's shape is {self.weight.shape}")
@@ -136,9 +138,9 @@ class Convolve(Operation):
         require(1 <= self.weight_bits <= 8, f"weight_bits must be 1 to 8. Got {self.weight_bits} instead.")
         magnitude = np.abs(self.weight.astype(np.int64))
         least, largest = weight_magnitudes(self.weight_bits)
-        allowed = f"within +-{largest}" if least == 0 else "-1 or +1"
         inside = least <= int(magnitude.min()) and int(magnitude.max()) <= largest
-        require(inside, f"weights of {self.weight_bits} bits must be {allowed}")
+        wanted = f"{self.weight_bits} bits must be within +-{largest}" if least == 0 else "1 bit must be -1 or +1"
+        require(inside, f"weights of {wanted}")
         known = get_args(Encoding)
         require(self.encoding in known, f"encoding must be one of {', '.join(known)}. Got {self.encoding!r} instead.")
         require(self.weight_bits > 1 or not self.skips_zeros, "weights of 1 bit have no zeros to leave out")

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from automc.compiler.kernel import Context, Kernel
 from automc.compiler.schedules.convolution import convolution
-from automc.compiler.schedules.depthwise import depthwise
-from automc.compiler.schedules.elementwise import addition, concatenation, selection
+from automc.compiler.schedules.depthwise import depthwise, is_depthwise
+from automc.compiler.schedules.elementwise import addition, dequantisation, gains, look_up
+from automc.compiler.schedules.moves import concatenation, ranking, selection, shuffling
 from automc.compiler.schedules.pixels import quantisation
 from automc.compiler.schedules.pooling import maximum, mean
-from automc.compression.operations import Convolve, Join, Operation, Pool, Quantise, Select, Sum
+from automc.compression.operations import (
+    Convolve,
+    Dequantise,
+    Join,
+    Lookup,
+    Operation,
+    Pool,
+    Quantise,
+    Rank,
+    Scale,
+    Select,
+    Shuffle,
+    Sum,
+)
 
 
-def is_depthwise(weight_shape: tuple[int, ...], groups: int) -> bool:
-    """Whether every output channel has one input channel of its own."""
-    return weight_shape[1] == 1 and weight_shape[0] == groups > 1
+def _convolve(operation: Convolve, context: Context) -> Kernel:
+    chosen = depthwise if is_depthwise(operation.weight.shape, operation.groups) else convolution
+    return chosen(operation, context)
+
+
+def _pool(operation: Pool, context: Context) -> Kernel:
+    return (mean if operation.kind == "mean" else maximum)(operation, context)
+
+
+_SCHEDULES: Mapping[type[Operation], Callable[..., Kernel]] = {
+    Quantise: quantisation,
+    Convolve: _convolve,
+    Pool: _pool,
+    Sum: addition,
+    Lookup: look_up,
+    Scale: gains,
+    Join: concatenation,
+    Select: selection,
+    Shuffle: shuffling,
+    Rank: ranking,
+    Dequantise: dequantisation,
+}
 
 
 def schedule(operation: Operation, context: Context) -> Kernel:
     """The kernel of an operation."""
-    match operation:
-        case Quantise():
-            return quantisation(operation, context)
-        case Convolve():
-            if is_depthwise(operation.weight.shape, operation.groups):
-                return depthwise(operation, context)
-            return convolution(operation, context)
-        case Sum():
-            return addition(operation, context)
-        case Join():
-            return concatenation(operation, context)
-        case Select():
-            return selection(operation, context)
-        case Pool(kind="mean"):
-            return mean(operation, context)
-        case Pool():
-            return maximum(operation, context)
-    raise TypeError(f"{type(operation).__name__} has no schedule")
+    return _SCHEDULES[type(operation)](operation, context)

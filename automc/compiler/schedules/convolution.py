@@ -24,7 +24,7 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     path, interval = choose_path(rows, context.largest_values[operation.source], context.target.paths)
     height, width = context.program.output_size(operation)
     panels = chunks(operation.outputs // groups, path.vectors * LANES)
-    weights = Weights.of(operation, rows, path, panels * groups, one_by_one=True)
+    weights = Weights.of(operation, rows, window.run, path, panels * groups, one_by_one=True)
     tile = Tile.of(height, width, path)
     result = Result.of(operation, context)
     body = _Body(operation, window, weights, interval, tile, result, source.row_bytes, source.tensor.channels)
@@ -41,8 +41,13 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     return Kernel(
         "\n".join(code),
         (Place(operation.source, source.start(operation.padding)), *weights.arguments, *result.arguments),
-        Choice(f"dot products, {path.name}", f"{tile.height}x{tile.width} x {panels[0]}", interval, weights.size_bytes),
-        weights.helpers,
+        Choice(
+            f"dot products, {path.name}{result.title}",
+            f"{tile.height}x{tile.width} x {panels[0]}",
+            interval,
+            weights.size_bytes,
+        ),
+        {**weights.helpers, **result.helpers},
         weights.scratch_bytes,
     )
 
@@ -80,14 +85,17 @@ class _Body:
         """The loop over `count` panels of `channels` output channels each."""
         vectors = -(-channels // LANES)
         values = vectors * LANES * self.window.runs * self.window.steps * STEP
+        body = [
+            *(f"const value_t m{v} = value_load({self.result.multipliers} + {v * LANES});" for v in range(vectors)),
+            _loop("y", height, self.tile.height),
+            _loop("x", width, self.tile.width),
+            *("  " + line for line in self._tile(channels, vectors)),
+            "}}",
+        ]
         return [
             f"  for (int i = 0; i < {count}; i++) {{",
             f"    {self.weights.open(values)}",
-            *(f"    const value_t m{v} = value_load(multipliers + {v * LANES});" for v in range(vectors)),
-            f"    {_loop('y', height, self.tile.height)}",
-            f"    {_loop('x', width, self.tile.width)}",
-            *("      " + line for line in self._tile(channels, vectors)),
-            "    }}",
+            *("    " + line for line in self.result.panel(body, channels, vectors * LANES, (height, width))),
             f"    stored += {values * self.weights.bits // 8};",
             f"    bias += {vectors * LANES}; multipliers += {vectors * LANES};",
             f"    {self.result.advance(channels)}",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from automc.compiler.isa import LANES, STEP
 from automc.compiler.kernel import Choice, Context, Kernel, Place, chunks, padded, signature
 from automc.compiler.schedules.result import Result
 from automc.compiler.schedules.weights import Weights, choose_path
 from automc.compression.operations import Convolve
+
+
+def is_depthwise(weight_shape: tuple[int, ...], groups: int) -> bool:
+    """Whether every output channel has one input channel of its own."""
+    return weight_shape[1] == 1 and weight_shape[0] == groups > 1
 
 
 def depthwise(operation: Convolve, context: Context) -> Kernel:
@@ -16,22 +23,25 @@ def depthwise(operation: Convolve, context: Context) -> Kernel:
     rows = padded(operation.weight.reshape(channels, -1), STEP).reshape(channels, -1, STEP)
     path, interval = choose_path(rows, context.largest_values[operation.source], context.target.paths)
     panels = chunks(channels, LANES)
-    weights = Weights.of(operation, rows, path, panels, one_by_one=False)
+    weights = Weights.of(operation, rows, math.prod(operation.kernel), path, panels, one_by_one=False)
     result = Result.of(operation, context)
     height, width = context.program.output_size(operation)
     rows_step, columns_step = operation.stride[0] * source.row_bytes, operation.stride[1] * channels
     values = rows.shape[1] * STEP * LANES  # of a panel
 
     def loops(count: int, pieces: int) -> list[str]:
+        body = [
+            f"const value_t m = value_load({result.multipliers});",
+            f"for (int y = 0; y < {height}; y++) for (int x = 0; x < {width}; x++) {{",
+            f"  const uint8_t *at = source + y * {rows_step} + x * {columns_step};",
+            "  acc_t c = acc_load(bias);",
+            *("  " + line for line in products),
+            *("  " + line for line in result.store("c", "m", 0, 0, 0, count)),
+            "}",
+        ]
         return [
             f"  for (int i = 0; i < {pieces}; i++) {{",
-            "    const value_t m = value_load(multipliers);",
-            f"    for (int y = 0; y < {height}; y++) for (int x = 0; x < {width}; x++) {{",
-            f"      const uint8_t *at = source + y * {rows_step} + x * {columns_step};",
-            "      acc_t c = acc_load(bias);",
-            *("      " + line for line in products),
-            *("      " + line for line in result.store("c", "m", 0, 0, 0, count)),
-            "    }",
+            *("    " + line for line in result.panel(body, count, LANES, (height, width))),
             f"    panel += {values}; bias += {LANES}; multipliers += {LANES}; source += {count};",
             f"    {result.advance(count)}",
             "  }",
@@ -49,8 +59,8 @@ def depthwise(operation: Convolve, context: Context) -> Kernel:
     return Kernel(
         "\n".join(code),
         (Place(operation.source, source.start(operation.padding)), *weights.arguments, *result.arguments),
-        Choice(f"depthwise, {path.name}", f"1x1 x {LANES}", interval, weights.size_bytes),
-        weights.helpers,
+        Choice(f"depthwise, {path.name}{result.title}", f"1x1 x {LANES}", interval, weights.size_bytes),
+        {**weights.helpers, **result.helpers},
         weights.scratch_bytes,
     )
 

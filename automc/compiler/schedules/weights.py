@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from automc.compiler.bounds import widening_interval
 from automc.compiler.isa import LANES, STEP, Path
 from automc.compiler.kernel import SCRATCH, Argument, Constant, padded
-from automc.compiler.storage import decoder, encode, needs_decoding
+from automc.compiler.storage import decoder, encode, needs_decoding, stored_bits
 from automc.compression.operations import Convolve
 
 
@@ -41,9 +41,12 @@ class Weights:
 
     @classmethod
     def of(
-        cls, operation: Convolve, rows: NDArray[np.int8], path: Path, panels: Sequence[int], one_by_one: bool
+        cls, operation: Convolve, rows: NDArray[np.int8], run: int, path: Path, panels: Sequence[int], one_by_one: bool
     ) -> Weights:
-        """Pack `rows`, `outputs x steps x STEP`, into panels of so many channels, to decode one by one or at once."""
+        """Pack `rows`, `outputs x steps x STEP`, into panels of so many channels, to decode one by one or at once.
+
+        run: how many values stand before those, zeros, that fill up a step.
+        """
         packed, biases, multipliers, first = [], [], [], 0
         for channels in panels:
             part = slice(first, first + channels)
@@ -53,10 +56,11 @@ class Weights:
             first += channels
         if not one_by_one:
             packed = [np.concatenate(packed)]
-        stored = np.concatenate([encode(panel, operation.weight_bits) for panel in packed])
-        decoded = max(map(len, packed)) if needs_decoding(operation.weight_bits, path.weight_type) else 0
+        bits = stored_bits(operation.weight_bits, run)
+        stored = np.concatenate([encode(panel, bits) for panel in packed])
+        decoded = max(map(len, packed)) if needs_decoding(bits, path.weight_type) else 0
         constants = (stored, np.concatenate(biases), np.concatenate(multipliers))
-        return cls(path, operation.weight_bits, constants, decoded)
+        return cls(path, bits, constants, decoded)
 
     @property
     def parameters(self) -> tuple[str, ...]:
