@@ -14,6 +14,8 @@ from automc.compression.operations import Convolve, Operation, weight_magnitudes
 from automc.compression.program import Program
 from automc.compression.steps import ConvolveStep, clamp_and_round, signs
 
+_FEW_VALUES, _WEIGHTS_A_VALUE = 65, 4  # a sparse layer of 8 bits with fewer weights has few values by chance
+
 
 class ShadowWeights(nn.Module):
     """Float weights and biases behind a program's integers, in units of its grids: they round to the integers.
@@ -30,6 +32,8 @@ class ShadowWeights(nn.Module):
         self.weights = nn.ParameterList(step.weight.clone() for step in steps.values())
         self.biases = nn.ParameterList(step.bias.to(torch.float64, copy=True) for step in steps.values())
         self._lengths = [_lengths(step.weight) for step in steps.values()]
+        entries = {position: shared_entries(self._operation(position)) for position in self.layers}
+        self._entries = {position: index.to(device) for position, index in entries.items() if index is not None}
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The logits of the program that the weights round to, for `n x channels x height x width` uint8 pixels."""
@@ -106,10 +110,12 @@ class ShadowWeights(nn.Module):
         return weights, [clamp_and_round(bias.clone(), -(2**32), 2**32) for bias in self.biases]
 
     def _rounded(self, position: int, weight: Tensor) -> Tensor:
-        """A layer's weights rounded: one bit to a sign, and zeros that are not stored stay zeros."""
+        """A layer's weights rounded: one bit to a sign; zeros that are not stored stay zeros, shared values shared."""
         operation = self._operation(position)
         if operation.weight_bits == 1:
             return signs(weight)
+        if position in self._entries:
+            weight = _means(weight, self._entries[position])
         rounded = clamp_and_round(weight.clone(), -128, 128)  # so that the grid's ends pass gradients, too
         return rounded * (self._step(position).weight != 0) if operation.skips_zeros else rounded
 
@@ -122,6 +128,30 @@ class ShadowWeights(nn.Module):
         step = self.executed.steps[position]
         assert isinstance(step, ConvolveStep)
         return step
+
+
+def shared_entries(operation: Convolve) -> Tensor | None:
+    """Which entry of a table each weight is, where a layer's weights share them; those of an entry move together.
+
+    A layer that is stored without its zeros shares entries if its other weights have few values.
+    """
+    values, index = np.unique(operation.weight, return_inverse=True)
+    few = len(values) <= _FEW_VALUES and operation.weight.size >= _WEIGHTS_A_VALUE * len(values)
+    if operation.encoding == "codebook" or (operation.encoding == "sparse" and operation.weight_bits == 8 and few):
+        return torch.from_numpy(index.reshape(operation.weight.shape))
+    return None
+
+
+def _means(weight: Tensor, index: Tensor) -> Tensor:
+    """Every weight as the mean of those that share its entry, so that an entry's gradient is theirs together.
+
+    Han et al. 2016 (section 3.3) move an entry by the sum of the gradients, which differs by a factor that a step
+    relative to the weights' length takes out.
+    """
+    count = int(index.max()) + 1
+    sums = weight.new_zeros(count).index_add(0, index.flatten(), weight.flatten())
+    means = sums / torch.bincount(index.flatten(), minlength=count)
+    return means[index]
 
 
 def _lengths(weight: Tensor) -> Tensor:

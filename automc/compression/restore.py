@@ -1,0 +1,42 @@
+"""From a Program back to float weights, so that a fine-tuned network can go through a further stage of compression."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from automc.compression.operations import Convolve
+from automc.compression.program import Program
+from automc.errors import PolicyError
+from automc.network.graph import Conv, Network
+
+
+def restored(network: Network, program: Program) -> Network:
+    """`network` with the weights and biases that `program`'s integers stand for.
+
+    Raises `PolicyError` where the program is not one convolution for each of the network's, of the same shape.
+    """
+    total_of = {conv: total for total, conv in network.fused_sums.items()}
+    written = {each.target: each for each in program.operations if isinstance(each, Convolve)}
+    layers = tuple(
+        _restored(layer, written.get(total_of.get(layer.name, layer.name)), program)
+        if isinstance(layer, Conv)
+        else layer
+        for layer in network.layers
+    )
+    return dataclasses.replace(network, layers=layers)
+
+
+def _restored(layer: Conv, operation: Convolve | None, program: Program) -> Conv:
+    if operation is None or operation.weight.shape != layer.weight.shape:
+        raise PolicyError(f"'{layer.name}' was pruned or factorised; only whole layers have float weights again")
+    source, target = program.tensors[operation.source], program.tensors.get(operation.target)
+    accumulator_step = operation.multiplier.astype(np.float64) * (1.0 if target is None else target.scale)
+    scale = accumulator_step / source.scale
+    bias = operation.bias + source.zero_point * operation.weight.sum((1, 2, 3), dtype=np.int64)
+    return dataclasses.replace(
+        layer,
+        weight=(operation.weight * scale[:, None, None, None]).astype(np.float32),
+        bias=(bias * accumulator_step).astype(np.float32),
+    )
