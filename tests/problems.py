@@ -83,7 +83,7 @@ class FormulaPricing:
         self._plan = KernelPlan(network)
 
     def cost(self, policy: Policy) -> FormulaCost:
-        kernels = [(kernel, times) for _, kernel, times in self._plan.steps(policy)]
+        kernels = [(step.kernel, step.times) for step in self._plan.steps(policy)]
         work = sum(times * kernel.macs * kernel.weight_bits * kernel.activation_bits for kernel, times in kernels)
         size = sum(times * kernel.weights * kernel.weight_bits for kernel, times in kernels)
         macs = sum(times * kernel.macs for kernel, times in kernels)

@@ -23,7 +23,7 @@ from automc.search.searchers.uniform import uniform_choices
 from automc.search.study import Study
 from automc.search.trials import LOG_NAME, Trial
 
-NAMES = ["greedy", "nsga2", "ppo", "random", "tpe", "uniform"]
+NAMES = ["dynamic", "greedy", "nsga2", "ppo", "random", "tpe", "uniform"]
 TIGHT = GoalSpec(limits={"latency_ms": "40%", "size_bytes": "60%"})
 
 
@@ -166,7 +166,7 @@ def best(trials: list[Trial]) -> float:
     return max(trial.reward for trial in trials)
 
 
-@pytest.mark.parametrize("name", ["greedy", "nsga2", "ppo", "tpe"])
+@pytest.mark.parametrize("name", ["dynamic", "greedy", "nsga2", "ppo", "tpe"])
 def test_a_searcher_that_learns_beats_random_search(name: str) -> None:
     problem = tiny()
     learned = np.mean([best(search(name, 100, problem, seed)) for seed in range(3)])

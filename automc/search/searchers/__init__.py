@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Modules and classes as text, so that to list the names imports none of the libraries behind them.
 _BUILT_IN = {
+    "dynamic": ("dynamic", "Dynamic"),
     "greedy": ("greedy", "Greedy"),
     "nsga2": ("optuna_samplers", "NSGA2"),
     "ppo": ("ppo", "PPOAgent"),

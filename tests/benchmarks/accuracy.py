@@ -1,0 +1,179 @@
+"""What compression costs in accuracy on CIFAR-10, before and after fine-tuning, row by row of a table.
+
+    python tests/benchmarks/accuracy.py resnet20_half --weights resnet20.safetensors --out runs/accuracy
+
+Every step is stored in `--out/<row>`: the same command goes on where a killed one stopped. Allocation is a search on
+logit error, and so are all other choices; they are made on training images and read no label. All 10,000 test images
+are asked once for each figure, after everything is decided. Search and selection images are left out of fine-tuning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automc.compression.executor import Executor
+from automc.compression.finetune import finetune
+from automc.compression.policy import Policy, uniform_policy
+from automc.compression.program import Program
+from automc.environment.evaluator import Evaluator
+from automc.environment.loading import build_problem
+from automc.environment.problem import Problem
+from automc.network.datasets import Images, load_dataset
+from automc.network.graph import Network
+from automc.network.training import ask
+from automc.network.zoo import build_network, load_weights
+from automc.schema import DataSpec, EnvironmentSpec, FinetuningSpec, GoalSpec, SearcherSpec, SearchSpaceSpec
+from automc.search.experiment import study_header
+from automc.search.searchers import build_searcher
+from automc.search.study import Progress, Study
+
+EIGHTHS = [eighth / 8 for eighth in range(1, 9)]
+CALIBRATION = {"search": 500, "delivery": 3000}  # more images for the few networks that are judged at the end
+
+
+@dataclass(frozen=True)
+class Row:
+    """`policy` says how a network is compressed; without one a search prunes it to half of its MACs."""
+
+    network: str
+    policy: Callable[[Network], Policy] | None = None
+
+
+ROWS = {
+    "plain20_half": Row("plain20"),
+    "resnet20_half": Row("resnet20"),
+    "resnet56_half": Row("resnet56"),
+    "resnet20_w8a8": Row("resnet20", uniform_policy),
+    "resnet20_w4a4": Row("resnet20", lambda network: uniform_policy(network, 1.0, 4, 4)),
+}
+
+
+class Run:
+    """One row, in a folder of its own."""
+
+    def __init__(self, name: str, weights: Path, folder: Path, seed: int) -> None:
+        self.row, self.folder, self.seed = ROWS[name], folder / f"{name}-{seed}", seed
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = load_dataset("cifar10")
+        module = build_network(self.row.network, len(data.classes), 3)
+        load_weights(module, weights)
+        self.problem = self._problem(module, data, "search")
+        self.delivery = self._problem(module, data, "delivery")
+        self.test = data.test
+
+    def _problem(self, module: torch.nn.Module, data: object, stage: str) -> Problem:
+        spec = EnvironmentSpec(
+            description="half of the MACs",
+            network=self.row.network,
+            metric="logit_error",
+            data=DataSpec(name="cifar10", search=1000, selection=1000, calibration=CALIBRATION[stage], seed=self.seed),
+            device="epyc_zen5_avx2",  # of no importance: MACs are limited
+            goal=GoalSpec(limits={"macs": "50%"}),
+        )
+        space = SearchSpaceSpec(description="channels", keep_ratio=EIGHTHS)
+        return build_problem(self.row.network, spec, module, data, space=space)  # type: ignore[arg-type]
+
+    def report(self, figure: str, **values: object) -> None:
+        """Print a figure and keep it, once."""
+        line = {"row": self.folder.name, "figure": figure, **values}
+        print(json.dumps(line), flush=True)
+        with (self.folder / "figures.jsonl").open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def known(self, figure: str) -> bool:
+        path = self.folder / "figures.jsonl"
+        return path.exists() and any(json.loads(line)["figure"] == figure for line in path.read_text().splitlines())
+
+    def right(self, logits: NDArray[np.float32]) -> float:
+        return float((logits.argmax(1) == self.test.labels).mean())
+
+    def tested(self, program: Program) -> float:
+        return self.right(Executor(program).run(self.test.pixels))
+
+    def before(self, trials: int, candidates: int) -> Program:
+        """The compressed network without any training."""
+        path = self.folder / "before.safetensors"
+        if not path.exists():
+            started = time.time()
+            program, policy = self._delivered(trials, candidates)
+            program.save(path)
+            (self.folder / "policy.json").write_text(policy.to_json())
+            share = self.problem.cost(policy).macs / self.problem.dense_cost.macs
+            self.report("prepared", macs=round(share, 4), seconds=round(time.time() - started))
+        program = Program.load(path)
+        if not self.known("before fine-tuning"):
+            network = self.problem.network
+            dense = self.right(ask(self.problem.module, self.test.pixels, network.mean, network.std))
+            self.report("before fine-tuning", dense=dense, accuracy=self.tested(program))
+        return program
+
+    def _delivered(self, trials: int, candidates: int) -> tuple[Program, Policy]:
+        """The best of some policies, prepared on many images, judged by logit error on the selection split."""
+        policies = [self.row.policy(self.problem.network)] if self.row.policy else self._searched(trials, candidates)
+        judge = Evaluator(self.delivery, "sequential")
+        found = []
+        for policy in policies:
+            program = judge.program(policy)
+            metrics = judge.judge(program, policy, "selection")
+            print(f"delivery: logit error {metrics.logit_error:.5f}, {metrics.macs / 1e6:.2f} M MACs", flush=True)
+            found.append((metrics.logit_error, program, policy))
+        return min(found, key=lambda entry: entry[0])[1:]
+
+    def _searched(self, trials: int, candidates: int) -> list[Policy]:
+        problem = self.problem
+        searcher = build_searcher("dynamic", {}, problem, self.seed)
+        header = study_header(problem, SearcherSpec(name="dynamic"), self.seed)
+        done = Study(self.folder / "search", header, searcher, Evaluator(problem).outcome, trials, _trial_line).run()
+        return [trial.policy for trial in sorted(done, key=lambda trial: -trial.reward)[:candidates]]
+
+    def after(self, program: Program, spec: FinetuningSpec) -> None:
+        """The same network after fine-tuning."""
+        figure = f"after {spec.epochs:g} epochs"
+        if self.known(figure):
+            return
+        problem, started = self.problem, time.time()
+        images: Images = problem.splits.train
+        network = problem.network
+        folder = self.folder / f"finetuning-{spec.epochs:g}"
+        folder.mkdir(exist_ok=True)
+        tuned = finetune(program, images, problem.module, network.mean, network.std, spec, folder, _timed)
+        tuned.save(self.folder / f"after-{spec.epochs:g}.safetensors")
+        self.report(figure, accuracy=self.tested(tuned), seconds=round(time.time() - started), recipe=spec.model_dump())
+
+
+def _timed(line: str) -> None:
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+def _trial_line(progress: Progress) -> None:
+    _timed(f"trial {progress.trial.number}: logit error {progress.trial.metrics['logit_error']:.5f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("--weights", type=Path, required=True, help="safetensors of the dense network")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=40, help="of the search for an allocation")
+    parser.add_argument("--candidates", type=int, default=4, help="best trials that are prepared on many images")
+    parser.add_argument("--epochs", type=float, default=0.0, help="of fine-tuning; 0 leaves it out")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    run = Run(given.row, given.weights, given.out, given.seed)
+    program = run.before(given.trials, given.candidates)
+    if given.epochs:
+        run.after(program, FinetuningSpec(epochs=given.epochs, seed=given.seed))
+
+
+if __name__ == "__main__":
+    main()
