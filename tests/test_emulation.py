@@ -17,7 +17,7 @@ from automc.compiler.toolchain import tool_chain
 from automc.compiler.verify import verify
 from automc.errors import CompileError, RunnerError
 from tests.machines import FIRST_PROCESSORS, PROCESSORS, assert_exact, processor
-from tests.programs import random_pixels, random_program
+from tests.programs import Builder, random_pixels, random_program
 from tests.test_compiler import channels_program, depthwise_program, extreme_program, programs, residual_program
 
 QUICKLY = "-O1"  # a third of the time; the slow tests compile as users do
@@ -32,6 +32,17 @@ def some_programs():
     for weight_bits, bits in ((8, 8), (8, 7), (4, 8)):
         yield extreme_program(weight_bits, bits, "in turn")
     yield random_program(np.random.default_rng(3), steps=4, wide=True)
+    yield gates_and_gains_program()
+
+
+def gates_and_gains_program():
+    """One-bit weights, a rank whose gate closes a whole panel, gains, a table, and channels that become pixels."""
+    builder = Builder(np.random.default_rng(4), (3, 5, 6))
+    inner = builder.convolve(builder.input, 9, weight_bits=1)
+    vector = builder.mean(inner, 33)
+    gated = builder.convolve(inner, 33, gate=builder.rank(vector, 3))
+    scaled = builder.lookup(builder.scale(gated, vector), bits=6)
+    return builder.finish_map(builder.shuffle(builder.convolve(scaled, 8), 2))
 
 
 @pytest.mark.parametrize(("target", "machine"), PROCESSORS)
