@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,9 +16,11 @@ from torch import Tensor
 from automc.choices import Choice, Gated
 from automc.compression.cache import ByteCache
 from automc.compression.coded import Coded
+from automc.compression.delivery import Batches, Delivery
 from automc.compression.gating import Responses, gate_of, responses
 from automc.compression.lower import Channels, Lowering
 from automc.compression.methods import couples_outputs, encode
+from automc.compression.operations import Operation
 from automc.compression.policy import Policy, kept_slots
 from automc.compression.program import Program
 from automc.compression.prune import removal_order
@@ -29,7 +31,7 @@ from automc.compression.steps import step_of
 from automc.errors import DataError, PolicyError, WeightsError
 from automc.network.graph import Conv, Network
 
-_CACHE_BYTES = 512 << 20  # of prepared layers; a ResNet-20 in 8 ratios and 5 widths takes 6 MB
+_CACHE_BYTES = 512 << 20  # of prepared layers, and of what the last policy's layers deliver
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,7 @@ class _Plan:
     policy: Policy
     kept: Mapping[str, Channels]
     lowering: Lowering
+    keys: tuple[Hashable, ...]  # for each layer, all that was decided about it
 
 
 class Preparation:
@@ -66,6 +69,7 @@ class Preparation:
         self._statistics = collect(network, pixels, self._positions)
         self.removal_order = removal_order(network, self._statistics.moments)
         self._encoded = ByteCache[Coded](_CACHE_BYTES, _size_bytes)
+        self._delivery = Delivery(_CACHE_BYTES)
         self._grids: dict[tuple[str, int], Grid] = {}
         self._shifts: dict[tuple[str, int], NDArray[np.float64]] = {}
 
@@ -85,25 +89,43 @@ class Preparation:
         """Sequential preparation: each layer is repaired on what the compressed layers before it deliver.
 
         Towards what the dense layer writes; a convolution that computes a sum makes up for the error of the other
-        operand, too. Slower, and several points better where much is pruned. Raises `PolicyError` for a policy that
-        does not fit the network.
+        operand, too. Slower, and several points better where much is pruned. Where a policy begins as the last one did,
+        those layers are not prepared again. Raises `PolicyError` for a policy that does not fit the network.
         """
         plan = self._plan(policy)
-        pixels = torch.tensor(self._pixels).permute(0, 3, 1, 2)
-        images = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
-        delivered: dict[str, list[Tensor]] = {}  # batches of each tensor, stored - zero_point
-        for layer in self.network.layers:
-            weights = self._sequential(layer, plan, delivered) if isinstance(layer, Conv) else None
-            operations = plan.lowering.add(layer, weights)
-            for operation in operations:
-                if operation.target in plan.lowering.tensors:  # the result is none
-                    step = step_of(operation, plan.lowering.tensors)
-                    sources = [delivered[name] for name in operation.sources] or [images]
-                    delivered[operation.target] = [step(*batch) for batch in zip(*sources, strict=True)]
-            finished = [name for name in layer.inputs if self.network.consumers[name][-1] is layer]
-            for name in (*finished, *(operation.target for operation in operations[:-1])):
-                delivered.pop(name, None)
+        layers, keys = self.network.layers, plan.keys
+        shared = self._delivery.common(keys)
+        for position in range(shared):
+            plan.lowering.add(layers[position], self._delivery.coded(position))
+        read = {name for layer in layers[shared:] for name in layer.inputs}
+        delivered = self._delivery.delivered(plan.lowering.tensors, read)
+        for position in range(shared, len(layers)):
+            layer = layers[position]
+            coded = self._sequential(layer, plan, delivered) if isinstance(layer, Conv) else None
+            written = self._compute(plan.lowering.add(layer, coded), plan, delivered)
+            delivered |= written
+            self._delivery.remember(position, keys[position], coded, written, plan.lowering.tensors)
+            for name in layer.inputs:
+                if self.network.consumers[name][-1] is layer:
+                    delivered.pop(name, None)
         return plan.lowering.program()
+
+    def _compute(
+        self, operations: tuple[Operation, ...], plan: _Plan, delivered: Mapping[str, Batches]
+    ) -> dict[str, Batches]:
+        """What a layer's operations write: the tensor of the last; nothing for the result, or a sum computed before."""
+        known: dict[str, Batches] = dict(delivered)
+        for operation in operations:
+            if operation.target in plan.lowering.tensors:  # the result is none
+                step = step_of(operation, plan.lowering.tensors)
+                sources = [known[name] for name in operation.sources] or [self._images]
+                known[operation.target] = [step(*batch) for batch in zip(*sources, strict=True)]
+        return {each.target: known[each.target] for each in operations[-1:] if each.target in known}
+
+    @cached_property
+    def _images(self) -> Batches:
+        pixels = torch.tensor(self._pixels).permute(0, 3, 1, 2)
+        return [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
 
     @cached_property
     def _responses(self) -> Mapping[str, Responses]:
@@ -121,7 +143,12 @@ class Preparation:
             if len(channels) == 0:
                 raise PolicyError(f"keep_ratio: no channel of {name} would remain")
         grids = {name: self._grid(name, policy.bits_of(name)) for name in self.network.stored_tensors}
-        return _Plan(policy, kept, Lowering(self.network, kept, grids))
+        sums = {conv: total for total, conv in self.network.fused_sums.items()}
+        keys = tuple(
+            (kept[layer.name].tobytes(), policy.weights.get(layer.name), grids.get(sums.get(layer.name, layer.name)))
+            for layer in self.network.layers
+        )
+        return _Plan(policy, kept, Lowering(self.network, kept, grids), keys)
 
     def _grid(self, tensor: str, bits: int) -> Grid:
         if (tensor, bits) not in self._grids:
@@ -148,7 +175,7 @@ class Preparation:
         coded = self._for_dense_inputs(layer, inputs, outputs, choice).with_means(mean, wanted)
         return self._gated(coded, layer, plan)
 
-    def _sequential(self, layer: Conv, plan: _Plan, delivered: Mapping[str, list[Tensor]]) -> Coded:
+    def _sequential(self, layer: Conv, plan: _Plan, delivered: Mapping[str, Batches]) -> Coded:
         """The layer's integers for what is delivered to it."""
         positions = self._positions[layer.name]
         source = plan.lowering.tensors[layer.inputs[0]]
