@@ -1,18 +1,131 @@
-"""One small network for each shape of graph, on 8 x 8 digits, and what must hold of each: three evaluations agree."""
+"""One small network for each shape of graph, on 8 x 8 digits, and what must hold of every one of them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from automc.choices import Codebook, Gated, LowRank, Sparse
+from automc.compiler.artifact import compile_batch
+from automc.compression.executor import Executor
+from automc.compression.interpreter import interpret
+from automc.compression.policy import Policy, kept_slots
+from automc.compression.prepare import Preparation
+from automc.compression.program import Program
+from automc.environment.space import SearchSpace
 from automc.network.architectures.densenet import DenseLayer, Transition
 from automc.network.architectures.mnasnet import Block
 from automc.network.architectures.mobilenet import InvertedResidual, conv_bn
 from automc.network.architectures.resnet import BasicBlock, Bottleneck
 from automc.network.architectures.shufflenet import GroupedUnit, SplitUnit
 from automc.network.architectures.squeezenet import Fire
-from tests.networks import randomise
+from automc.network.datasets import load_dataset
+from automc.network.forward import walk
+from automc.network.graph import Network
+from automc.network.training import normalise
+from automc.schema import SearchSpaceSpec
+from tests.networks import randomise, traced
+
+Pixels = NDArray[np.uint8]
+
+_DIGITS = load_dataset("digits").train.pixels
+CALIBRATION, HELD_OUT = _DIGITS[:128], _DIGITS[200:212]
+EVERYTHING = SearchSpaceSpec(
+    description="every method, with channels and bits of all kinds",
+    keep_ratio=[0.3, 0.6, 1.0],
+    weight_bits=[1, 2, 3, 4, 6, 8],
+    activation_bits=[2, 4, 6, 8],
+    methods=[
+        Codebook(entries=6),
+        Codebook(entries=16, huffman=True),
+        Sparse(density=0.4, huffman=True),
+        Sparse(density=0.3, entries=8),
+        Sparse(density=0.5, pattern="blocks", weight_bits=5),
+        Sparse(pattern="2:4", weight_bits=4),
+        LowRank(rank_ratio=0.5),
+        Gated(active_ratio=0.5, weight_bits=4),
+    ],
+)
+
+
+def random_policies(preparation: Preparation, count: int, seed: int) -> list[Policy]:
+    """Policies drawn evenly from a space of all methods."""
+    space = SearchSpace(preparation.network, EVERYTHING, preparation.removal_order)
+    random = np.random.default_rng(seed)
+    return [space.policy([int(random.integers(len(each.choices))) for each in space.decisions]) for _ in range(count)]
+
+
+def random_programs(preparation: Preparation, count: int, seed: int = 0) -> list[Program]:
+    """Programs of random policies, prepared in turns by both fidelities."""
+    policies = random_policies(preparation, count, seed)
+    return [(preparation.sequential if i % 2 else preparation.program)(policy) for i, policy in enumerate(policies)]
+
+
+def assert_evaluations_agree(programs: list[Program], folder: Path, pixels: Pixels = HELD_OUT) -> None:
+    """The interpreter, the fast evaluation and the compiled portable C give the same bits."""
+    libraries = compile_batch(programs, "portable", folder)
+    for program, library in zip(programs, libraries, strict=True):
+        expected = interpret(program, pixels)
+        assert np.isfinite(expected).all()
+        assert np.array_equal(Executor(program).run(pixels), expected)
+        assert np.array_equal(library.run(pixels), expected)
+
+
+@torch.no_grad()
+def float_results(network: Network, pixels: Pixels, policy: Policy, preparation: Preparation) -> NDArray[np.float32]:
+    """What the float network gives when the channels that `policy` removes are zeros, flat as a program's results."""
+    slots = kept_slots(policy, network, preparation.removal_order)
+    for layer, _, _, after in walk(network.layers, normalise(pixels, network.mean, network.std)):
+        removed = np.ones(len(network.channel_slots[layer.name]), bool)
+        removed[network.kept_channels(layer.name, slots)] = False
+        after[:, removed] = 0
+    return after.permute(0, 2, 3, 1).flatten(1).numpy()
+
+
+def error(results: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Root mean squared, in standard deviations of `expected`."""
+    return float(np.sqrt(np.square(results - expected).mean() / expected.var()))
+
+
+class GraphTests:
+    """What holds of a network of any shape; a test file gives it its `network` and says which channels are coupled."""
+
+    network: type[nn.Module]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def preparation(cls) -> Preparation:
+        return Preparation(traced(cls.network()), CALIBRATION)
+
+    def test_removed_channels_are_those_that_the_float_network_loses(self, preparation: Preparation) -> None:
+        """Each group alone, in 8 bits: repaired weights are nearer to the dense network than channels of zeros."""
+        network = preparation.network
+        dense = float_results(network, CALIBRATION, Policy(), preparation)
+        for group in network.groups:
+            if not group.prunable:
+                continue
+            policy = Policy(keep_ratio={group.name: 0.6})
+            program = preparation.sequential(policy)
+            slots = kept_slots(policy, network, preparation.removal_order)
+            for name, tensor in program.tensors.items():
+                assert tensor.channels == len(network.kept_channels(name, slots))
+            masked = error(float_results(network, CALIBRATION, policy, preparation), dense)
+            assert masked > 0
+            assert error(Executor(program).run(CALIBRATION), dense) < masked + 0.05
+
+    def test_eight_bits_are_nearly_the_float_network(self, preparation: Preparation) -> None:
+        dense = float_results(preparation.network, HELD_OUT, Policy(), preparation)
+        for program in (preparation.program(Policy()), preparation.sequential(Policy())):
+            assert error(Executor(program).run(HELD_OUT), dense) < 0.06
+
+    def test_three_evaluations_of_random_policies_agree(self, preparation: Preparation, tmp_path: Path) -> None:
+        assert_evaluations_agree(random_programs(preparation, 4), tmp_path)
 
 
 class _Shape(nn.Module):

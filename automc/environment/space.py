@@ -190,12 +190,15 @@ class SearchSpace:
         return tuple(whole)
 
     def _fewest(self, group: Group) -> int:
-        """How many slots must remain so that every tensor that is only a part of the group keeps a channel."""
+        """How many slots must remain so that no tensor loses its last channel.
+
+        Of a tensor that belongs to several groups the one with most channels there keeps one.
+        """
         position = self.network.groups.index(group)
         leaves = np.empty(group.slots, np.int64)  # when each slot leaves
         leaves[self._order.get(group.name, np.arange(group.slots))] = np.arange(group.slots)
-        tensors = (slots for slots in self.network.channel_slots.values() if (slots[:, 0] == position).all())
-        return max(group.slots - int(leaves[slots[:, 1]].max()) for slots in tensors)
+        tensors = (slots for slots in self.network.channel_slots.values() if _most_of(slots) == position)
+        return max(group.slots - int(leaves[slots[slots[:, 0] == position, 1]].max()) for slots in tensors)
 
     def _weights(self, layer: Conv) -> tuple[Choice, ...]:
         """What is offered for a layer's weights, without the methods that are not for it."""
@@ -225,6 +228,11 @@ class SearchSpace:
     def _pins_on(self, names: Iterable[str]) -> list[Pin]:
         wanted = set(names)
         return [pin for pin, layers in self._pins if wanted & layers]
+
+
+def _most_of(slots: NDArray[np.int64]) -> int:
+    """The index of the group that has most channels of a tensor, `n x 2`; -1 where some channels belong to none."""
+    return int(np.bincount(slots[:, 0]).argmax()) if (slots[:, 0] >= 0).all() else -1
 
 
 def _value_in(policy: Policy, decision: Decision) -> Value:
