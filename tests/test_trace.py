@@ -299,6 +299,14 @@ def test_description_names_groups_and_reasons() -> None:
     assert any(line.split()[:3] == ["padded1.0", "convolution,", "relu"] for line in text.splitlines())
 
 
+def test_description_names_curves_gains_and_shuffles() -> None:
+    lines = describe(traced(GRAPHS["gains of dense layers, expanded"])).splitlines()
+    kinds = {line.split("  ")[0]: line for line in lines}
+    assert "  hardsigmoid  " in kinds["gate"]
+    assert "  gains  " in kinds["scale"]
+    assert any("  pixel shuffle  " in line for line in describe(traced(GRAPHS["pixel shuffle"])).splitlines())
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()

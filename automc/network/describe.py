@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from automc.network.graph import Add, Conv, Group, Layer, Network, Pool
+from automc.network.graph import Add, Conv, Curve, Group, Layer, Network, Pool
 
 
 def describe(network: Network) -> str:
@@ -50,10 +50,13 @@ def _kind(network: Network, layer: Layer) -> str:
         kind += f" in {layer.groups} sets" if layer.groups > 1 and not layer.is_depthwise else ""
     elif isinstance(layer, Pool):
         kind = f"{layer.kind} pool"
+    elif isinstance(layer, Curve):
+        kind = layer.kind
     elif isinstance(layer, Add) and layer.name in network.fused_sums:
         kind = f"sum in {network.fused_sums[layer.name]}"
     else:
-        kind = {"Add": "sum", "Gather": "channels"}.get(type(layer).__name__, type(layer).__name__.lower())
+        words = {"Add": "sum", "Gather": "channels", "Multiply": "gains", "Shuffle": "pixel shuffle"}
+        kind = words.get(type(layer).__name__, type(layer).__name__.lower())
     activation = getattr(layer, "activation", "none")
     return kind if activation == "none" else f"{kind}, {activation}"
 
