@@ -125,7 +125,7 @@ class GraphTests:
             assert error(Executor(program).run(HELD_OUT), dense) < 0.06
 
     def test_three_evaluations_of_random_policies_agree(self, preparation: Preparation, tmp_path: Path) -> None:
-        assert_evaluations_agree(random_programs(preparation, 4), tmp_path)
+        assert_evaluations_agree(random_programs(preparation, 3), tmp_path)
 
 
 class _Shape(nn.Module):
