@@ -207,6 +207,35 @@ def apply(
     apply_command(name, policy, tuple(overrides or ()), weights, out)
 
 
+@app.command()
+def tune(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="An environment (automc list envs).")],
+    policy: Annotated[str, typer.Argument(help="A policy's JSON file, or uniform:KEEP,WEIGHT_BITS,ACTIVATION_BITS.")],
+    overrides: Overrides = None,
+    weights: Weights = None,
+    epochs: Annotated[float, typer.Option(min=0, help="The budget of all trials together.")] = 20.0,
+    seed: Annotated[int, typer.Option(help="The search's seed.")] = 0,
+    out: Out = None,
+    background: Annotated[
+        bool, typer.Option(help="Go on in the background, whatever becomes of this terminal.")
+    ] = False,
+) -> None:
+    """Search how a compressed network is best fine-tuned, and fine-tune it so.
+
+    Learning rate, schedule, weight decay, distillation temperature and weight, by successive halving; a trial that goes
+    on to the end is trained for the environment's finetuning.epochs. The same command goes on where a stopped or killed
+    one was.
+
+    Examples:
+      automc tune resnet20_cifar10 runs/resnet20_cifar10/resnet20_cifar10/winner/policy.json --epochs 30 --background
+      automc tune resnet8_digits uniform:0.5,4,4 finetuning.epochs=9
+    """
+    from automc.commands.tune import tune_command
+
+    tune_command(name, policy, tuple(overrides or ()), weights, epochs, seed, out, background, context.obj)
+
+
 @app.command("compile")
 def compile_(
     program: Annotated[Path, typer.Argument(help="A program.safetensors, or a folder that holds one.")],
@@ -241,6 +270,16 @@ def verify(
     from automc.commands.artifacts import verify_command
 
     verify_command(artifact, images, env)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="A run's folder or its name under runs/, or a tuning's.")],
+) -> None:
+    """What a run or a tuning has found so far, also while it is working."""
+    from automc.commands.show import show_command
+
+    show_command(folder)
 
 
 @app.command()

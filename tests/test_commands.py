@@ -199,3 +199,36 @@ def test_the_road_from_a_policy_to_a_verified_library(automc, tmp_path):
     code, _, errors = automc("verify", "library")
     assert code == 2
     assert "model.c" in errors
+
+
+def test_tune_works_here_and_in_the_background_and_show_tells_what_it_found(automc, tmp_path, monkeypatch):
+    (tmp_path / "latency_tables").mkdir()
+    network = trace(build_network("resnet8", 10, 1), (1, 8, 8), (0.3,), (0.4,), "resnet8")
+    write_table(macs_table(network), tmp_path / "latency_tables" / "test_table.csv")
+    given = ("resnet8_digits", "uniform:0.5,4,7", "device=test_table", "finetuning.epochs=0.18", "--out", "tuned")
+    code, output, errors = automc("tune", *given, "--epochs", "0.3")
+    assert code == 0, errors
+    assert "finetuning.learning_rate=" in output
+    code, shown, _ = automc("show", "tuned")
+    assert code == 0
+    assert shown.strip() == (tmp_path / "tuned" / "tuning.txt").read_text().strip()
+    assert shown.strip() in output
+    started = []
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda arguments, **options: started.append((arguments, options)) or Process()
+    )
+    code, output, errors = automc("tune", *given, "--epochs", "0.5", "--background")
+    assert code == 0, errors
+    (arguments, options), _ = started[0], started
+    assert options["start_new_session"]
+    assert "kill 7" in output
+    monkeypatch.undo()
+    assert "--background" not in arguments
+    done = subprocess.run(
+        arguments, cwd=tmp_path, capture_output=True, text=True, check=True
+    )  # it goes on with the log
+    assert done.stdout.splitlines()[0].split() == shown.split("\n")[0].split()
+
+
+class Process:
+    pid = 7

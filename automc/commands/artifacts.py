@@ -30,7 +30,7 @@ def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: P
     from automc.environment.evaluator import Evaluator
     from automc.files import write_atomic
 
-    policy_of = _read_policy(policy)  # before the host is measured
+    policy_of = read_policy(policy)  # before the host is measured
     problem = open_problem(name, overrides, weights)
     chosen = policy_of(problem.network).normalised(problem.network)
     evaluator = Evaluator(problem, "sequential")
@@ -50,7 +50,7 @@ def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: P
     say(f"written to {folder}; build its library with: automc compile {folder}")
 
 
-def _read_policy(text: str) -> Callable[[Network], Policy]:
+def read_policy(text: str) -> Callable[[Network], Policy]:
     """What `text` names, for any network. Raises `PolicyError` for what is wrong whatever the network is."""
     from automc.choices import Uniform
     from automc.compression.policy import Policy, uniform_policy

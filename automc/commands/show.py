@@ -1,4 +1,4 @@
-"""`automc report` and `automc plot`: a run's page and figures, from what its folder holds."""
+"""`automc show`, `automc report` and `automc plot`: what a folder holds, as lines, as a page and as figures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,26 @@ from automc.commands.console import say
 from automc.errors import NameNotFound
 from automc.files import closest
 from automc.search.identity import is_run, runs_below
+
+
+def show_command(folder: Path) -> None:
+    """Print a tuning's trials, or the best trial so far of each study of a run."""
+    from automc.search.tuning import LOG_NAME, read_tuning
+
+    for line in read_tuning(folder) if (folder / LOG_NAME).is_file() else _studies(_run(folder)):
+        say(line)
+
+
+def _studies(run: Path) -> list[str]:
+    from automc.search.trials import LOG_NAME, read_log
+
+    lines = []
+    for log in sorted(run.rglob(LOG_NAME)):
+        _, trials = read_log(log)
+        best = max((trial for trial in trials if trial.complete), key=lambda trial: trial.reward, default=None)
+        found = "no policy yet" if best is None else f"best reward {best.reward:.4f} in trial {best.number}"
+        lines.append(f"{log.parent.relative_to(run)!s:40s} {len(trials)} trials, {found}")
+    return lines or [f"{run}: no study has begun"]
 
 
 def report_command(run_folder: Path) -> None:

@@ -1,0 +1,63 @@
+"""`automc tune`: a good recipe for fine-tuning one compressed network, searched here or in the background."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from automc.commands.artifacts import read_policy
+from automc.commands.console import note, say
+from automc.commands.specs import open_problem, read_environment
+
+
+def tune_command(
+    name: str,
+    policy: str,
+    overrides: tuple[str, ...],
+    weights: Path | None,
+    epochs: float,
+    seed: int,
+    out: Path | None,
+    background: bool,
+    plugins: tuple[str, ...],
+) -> None:
+    """Search, and write the best recipe and the network that it gave."""
+    policy_of = read_policy(policy)
+    read_environment(name, overrides)  # its faults, too, are for whoever waits at the terminal
+    folder = out or Path("runs") / "tuned" / name
+    if background:
+        options = [f"--plugin={plugin}" for plugin in plugins]
+        options += ["tune", name, policy, *overrides, f"--epochs={epochs}", f"--seed={seed}", f"--out={folder}"]
+        _detach(options + ([] if weights is None else [f"--weights={weights}"]), folder)
+        return
+    import torch
+
+    from automc.search.tuning import PROGRAM_NAME, tune
+
+    torch.set_num_threads(1)  # the result then does not depend on the machine's cores
+    problem = open_problem(name, overrides, weights)
+    tuning = tune(problem, policy_of(problem.network).normalised(problem.network), folder, epochs, seed, note)
+    reading = problem.metric.reading
+    say((folder / "tuning.txt").read_text().rstrip())
+    say(f"best: {reading.title} {reading.show(tuning.quality)} on the selection images, by the recipe")
+    recipe = tuning.recipe.model_dump(mode="json")
+    say(" ".join(f"finetuning.{field}={value}" for field, value in recipe.items()))
+    say(f"written to {folder / PROGRAM_NAME}; build its library with: automc compile {folder}")
+
+
+def _detach(arguments: list[str], folder: Path) -> None:
+    """Run automc with `arguments` in a session of its own, which outlives this one."""
+    output = folder / "output.txt"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "automc", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    say(f"process {process.pid} works in the background and writes to {output}")
+    say(f"what it has found so far: automc show {folder}")
+    say(f"stop it with: kill {process.pid}; the same command goes on from there")
