@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from automc.compiler.isa import ALIGNMENT
+from automc.compiler.kernel import Own
 
-Piece = tuple[int, str | None]  # the position of the operation that writes it; its name, or None for a scratch
+Piece = tuple[int, str | Own]  # the position of the operation that writes it, and its name
 
 
 @dataclass(frozen=True)

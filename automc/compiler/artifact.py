@@ -48,7 +48,7 @@ class Artifact:
         return [
             f"{known['name']} for {self.target}, {known['macs'] / 1e6:.2f} M MACs, by {known['compiler']}",
             f"static library: {self.size_bytes} bytes, of which {known['weight_bytes']} are weights and constants",
-            f"arena at run time: {known['arena_bytes']} bytes",
+            f"arena at run time: {known['arena_bytes']} bytes, {known['expanded_bytes']} of them weights",
         ]
 
     def program(self) -> Program:
@@ -98,6 +98,7 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
         "compiler": f"{tools.compiler} {tools.version}",
         "flags": list(tools.flags),
         "arena_bytes": lowered.arena_bytes,
+        "expanded_bytes": lowered.expanded_bytes,
         "weight_bytes": weight_bytes,
         "size_bytes": (folder / STATIC).stat().st_size,
         "macs": program.macs(),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from string import Template
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from automc.compiler.huffman import EXPAND
 from automc.compiler.isa import ALIGNMENT
-from automc.compiler.kernel import Constant, Place
+from automc.compiler.kernel import Coded, Constant, Own, Place
 from automc.compiler.lowering import Lowered
 
 STATUS = {
@@ -16,6 +19,7 @@ STATUS = {
     1: "this processor lacks instructions that the library was compiled for",
     2: "floating point does not round to nearest even here, or multiplications are fused with additions",
     3: f"the arena is not aligned to {ALIGNMENT} bytes",
+    4: "the stored weights are damaged",
 }
 
 _PRELUDE = """\
@@ -89,7 +93,8 @@ static void (*const ${prefix}_steps[])(uint8_t *arena) = {$steps};
 int ${prefix}_init(void *arena) {
   if (!cpu_is_suitable()) return 1;
   if (!arithmetic_is_exact()) return 2;
-  return (uintptr_t)arena % $alignment == 0 ? 0 : 3;
+  if ((uintptr_t)arena % $alignment != 0) return 3;
+$expansions  return 0;
 }
 
 void ${prefix}_input(void *arena, const uint8_t *pixels) { ${prefix}_0(arena, pixels); }
@@ -114,13 +119,15 @@ _HEADER = Template("""\
    4. ${prefix}_output(arena, results) gives $outputs float32 numbers: logits, or a map pixel by pixel like the image.
 
    The arena is the caller's: $arena_bytes bytes aligned to $alignment. All state lies in it, so that each arena is
-   independent of the others. invoke uses up the input: give the image again before the next one. */
+   independent of the others; $expanded_bytes bytes of it hold weights that init expands. invoke uses up the input: give
+   the image again before the next one. */
 #ifndef ${prefix}_h
 #define ${prefix}_h
 #include <stdint.h>
 
 #define ${prefix}_ARENA_BYTES $arena_bytes
 #define ${prefix}_ARENA_ALIGNMENT $alignment
+#define ${prefix}_EXPANDED_BYTES $expanded_bytes
 #define ${prefix}_INPUT_BYTES ($height * $width * $channels)
 #define ${prefix}_OUTPUTS $outputs
 #define ${prefix}_LAST_OPERATION $last
@@ -161,6 +168,8 @@ def emit_source(programs: Mapping[str, Lowered]) -> str:
     for prefix, lowered in programs.items():
         for kernel in lowered.kernels:
             helpers |= kernel.helpers
+            if kernel.expanded_bytes:
+                helpers["expand"] = EXPAND
             functions.setdefault(kernel.code, f"kernel_{len(functions)}")
         bodies.append(_program(lowered, prefix, functions))
     definitions = [code.replace(" NAME(", f" {name}(", 1) for code, name in functions.items()]
@@ -168,7 +177,7 @@ def emit_source(programs: Mapping[str, Lowered]) -> str:
 
 
 def _program(lowered: Lowered, prefix: str, functions: Mapping[str, str]) -> str:
-    lines = []
+    lines, expansions = [], []
     for position, (operation, kernel) in enumerate(zip(lowered.program.operations, lowered.kernels, strict=True)):
         arguments = []
         for number, argument in enumerate(kernel.arguments):
@@ -177,7 +186,12 @@ def _program(lowered: Lowered, prefix: str, functions: Mapping[str, str]) -> str
                 arguments.append(f"(void *)(arena + {lowered.address(argument, position)})")
             elif isinstance(argument, Constant):
                 name = f"{prefix}_{position}_{number}"
-                lines.append(_array(name, argument))
+                lines.append(_array(name, argument.stored))
+                if isinstance(argument, Coded):
+                    place = f"arena + {lowered.address(Place(Own.EXPANDED), position)}"
+                    sizes = f"{argument.array.size}, {name}, {argument.stored.size}, {argument.alphabets}"
+                    expansions.append(f"  if (!expand((uint8_t *){place}, {sizes})) return 4;\n")
+                    name = place
                 arguments.append(name)
             else:
                 arguments.append(argument)
@@ -192,20 +206,20 @@ def _program(lowered: Lowered, prefix: str, functions: Mapping[str, str]) -> str
                 f"{tensor.zero_point});"
             )
         lines += [f"  {functions[kernel.code]}({', '.join(arguments)});", "}"]
-    return "\n".join(lines) + _filled(_FUNCTIONS, lowered, prefix)
+    return "\n".join(lines) + _filled(_FUNCTIONS, lowered, prefix, "".join(expansions))
 
 
-def _array(name: str, constant: Constant) -> str:
-    array = constant.array.reshape(-1)
+def _array(name: str, values: NDArray[Any]) -> str:
+    array = values.reshape(-1)
     if array.dtype == np.float32:
-        values, kind = [f"{float(value).hex()}f" for value in array], "float"
+        texts, kind = [f"{float(value).hex()}f" for value in array], "float"
     else:
-        values, kind = [str(value) for value in array.tolist()], f"{array.dtype.name}_t"
-    rows = [",".join(values[start : start + 64]) for start in range(0, len(values), 64)]
-    return f"static const {kind} {name}[{len(values)}] ALIGNED = {{\n" + ",\n".join(rows) + "\n};"
+        texts, kind = [str(value) for value in array.tolist()], f"{array.dtype.name}_t"
+    rows = [",".join(texts[start : start + 64]) for start in range(0, len(texts), 64)]
+    return f"static const {kind} {name}[{len(texts)}] ALIGNED = {{\n" + ",\n".join(rows) + "\n};"
 
 
-def _filled(template: Template, lowered: Lowered, prefix: str) -> str:
+def _filled(template: Template, lowered: Lowered, prefix: str, expansions: str = "") -> str:
     program, last = lowered.program, len(lowered.kernels) - 1
     return template.substitute(
         prefix=prefix,
@@ -220,5 +234,7 @@ def _filled(template: Template, lowered: Lowered, prefix: str) -> str:
         outputs=program.outputs,
         results=lowered.address(Place(program.result.target), last),
         arena_bytes=lowered.arena_bytes,
+        expanded_bytes=lowered.expanded_bytes,
+        expansions=expansions,
         alignment=ALIGNMENT,
     )

@@ -20,9 +20,13 @@ class Explanation:
     def __str__(self) -> str:
         parts = [f"{self.tensor:24s} {self.choice.kernel:22s}"]
         if self.choice.tile:
-            parts.append(f"{self.choice.tile} channels, widened every {self.choice.widened_every} steps,")
+            parts.append(f"{self.choice.tile} channels,")
+        if self.choice.widened_every:
+            parts.append(f"widened every {self.choice.widened_every} steps,")
         if self.choice.weight_bytes:
             parts.append(f"{self.choice.weight_bytes} bytes of constants")
+        if self.choice.storage:
+            parts.append(f"({self.choice.storage})")
         return " ".join(parts).rstrip(" ,")
 
 

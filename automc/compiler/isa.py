@@ -65,6 +65,16 @@ class Target:
         store_values(float *p, count, value)
         cpu_is_suitable()                              whether this processor and its system run the code
 
+    and, where `bits` is a path, for binary layers that path's functions over words of 32 bits in the place of STEP
+    values, so that NAME_dot takes away from every lane how many bits of act and weight[lane] differ, and
+
+        pack_bits(const uint8_t *p)                    32 values of 0 or 1 as the bits of a uint32_t, the lowest first
+
+    and, where it defines the macro LOOKS_UP,
+
+        look_up(uint8_t *bytes, int count, const int8_t *table, int bits)
+                                                       each byte, below 2^bits, becomes table[byte]; count: 8 times any
+
     Loads may read LANES values whatever the count is; stores write exactly `count`.
     """
 
@@ -77,6 +87,8 @@ class Target:
     triple: str | None = None  # processor and system that zig compiles for; None: this machine's
     loadable: bool = True  # whether there are systems that load shared libraries
     machines: tuple[Machine, ...] = ()  # that stand in for the processor, the first one preferred
+    bits: Path | None = None  # None: portable C does it
+    skipped_density: float = 0.0  # up to which share of non-zeros single zeros are skipped, instead of multiplied by
 
     @property
     def architecture(self) -> str | None:

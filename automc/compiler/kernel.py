@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
@@ -11,16 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.compiler.bounds import largest_values
+from automc.compiler.huffman import huffman_encode
 from automc.compiler.isa import Target
 from automc.compiler.layout import Layout, layouts
 from automc.compression.program import Program
 
 
+class Own(Enum):
+    """Pieces of the arena that belong to one kernel."""
+
+    SCRATCH = "lives only while its kernel runs"
+    EXPANDED = "holds weights from `init` on"
+
+
 @dataclass(frozen=True)
 class Place:
-    """A piece of the arena and an offset in bytes: a tensor, the logits, or without a name the kernel's own scratch."""
+    """A piece of the arena and an offset in bytes: a tensor, the logits, or one of the kernel's own."""
 
-    name: str | None
+    name: str | Own
     offset: int = 0
 
 
@@ -30,10 +39,26 @@ class Constant:
 
     array: NDArray[Any]
 
+    @property
+    def stored(self) -> NDArray[Any]:
+        """What lies in the library."""
+        return self.array
+
+
+@dataclass(frozen=True, eq=False)
+class Coded(Constant):
+    """Bytes that lie in the library as Huffman codes, and that `init` expands into the arena."""
+
+    alphabets: int = 1  # 2 where the bytes are pairs
+
+    @cached_property
+    def stored(self) -> NDArray[Any]:
+        return huffman_encode(self.array, self.alphabets)
+
 
 Argument = Place | Constant | str  # a string is C text
 
-SCRATCH = Place(None)  # lives only while its kernel runs
+SCRATCH = Place(Own.SCRATCH)
 
 
 @dataclass(frozen=True)
@@ -41,8 +66,9 @@ class Choice:
     """What the compiler decided for one operation, for people."""
 
     kernel: str  # the schedule and the path that it multiplies by
+    storage: str = ""  # how the weights are stored
     tile: str = ""  # pixels x output channels that stay in registers
-    widened_every: int = 0  # steps of 4 products between widenings of the partial sums; 0 where there are none
+    widened_every: int = 0  # steps between widenings of the partial sums; 0 where there are none
     weight_bytes: int = 0  # stored weights, biases and multipliers
 
 
@@ -55,6 +81,11 @@ class Kernel:
     choice: Choice
     helpers: Mapping[str, str] = field(default_factory=dict)  # further C functions by name
     scratch_bytes: int = 0
+
+    @property
+    def expanded_bytes(self) -> int:
+        """What the kernel's coded weights take in the arena."""
+        return sum(argument.array.nbytes for argument in self.arguments if isinstance(argument, Coded))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from automc.compiler.arena import Lifetime, Piece, plan
 from automc.compiler.isa import OVERREAD, Target
-from automc.compiler.kernel import Context, Kernel, Place
+from automc.compiler.kernel import Context, Kernel, Own, Place
 from automc.compiler.layout import Layout
 from automc.compiler.schedules import schedule
 from automc.compression.program import Program
@@ -27,9 +27,14 @@ class Lowered:
 
     def address(self, place: Place, position: int) -> int:
         """The offset in the arena of a place that the kernel at `position` uses."""
-        if place.name is not None:
+        if isinstance(place.name, str):
             position = self._writers[place.name]
         return self.offsets[(position, place.name)] + place.offset
+
+    @property
+    def expanded_bytes(self) -> int:
+        """What Huffman-coded weights take in the arena."""
+        return sum(kernel.expanded_bytes for kernel in self.kernels)
 
     @cached_property
     def _writers(self) -> Mapping[str, int]:
@@ -47,6 +52,8 @@ def lower(program: Program, target: Target) -> Lowered:
         size = layout.size_bytes if layout else 4 * program.outputs
         lifetimes[(position, operation.target)] = Lifetime(size, position, max(readers, default=position))
         if kernel.scratch_bytes:
-            lifetimes[(position, None)] = Lifetime(kernel.scratch_bytes, position, position)
+            lifetimes[(position, Own.SCRATCH)] = Lifetime(kernel.scratch_bytes, position, position)
+        if kernel.expanded_bytes:
+            lifetimes[(position, Own.EXPANDED)] = Lifetime(kernel.expanded_bytes, 0, len(kernels) - 1)
     offsets, total = plan(lifetimes)
     return Lowered(program, target, kernels, context.layouts, offsets, total + OVERREAD)

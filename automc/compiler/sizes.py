@@ -1,13 +1,17 @@
-"""How many bytes a layer's weights take in a library."""
+"""How many bytes a layer's weights take in a library: from shapes alone, and exactly from the weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from automc.compiler.isa import LANES, STEP
+from automc.compiler.kernel import Context
+from automc.compiler.schedules import schedule
 from automc.compiler.schedules.depthwise import is_depthwise
 from automc.compiler.schedules.products import Window
-from automc.compiler.storage import stored_bits
+from automc.compiler.targets.portable import PORTABLE
+from automc.compression.program import Convolve, Program
 
 _BYTES_OF_CONSTANTS = 8  # an int32 bias and a float32 multiplier for every output channel
 
@@ -18,15 +22,27 @@ def stored_bytes(
     """The stored weights, biases and multipliers of a convolution, weight: `out x in/groups x kh x kw`.
 
     Output channels are padded to whole vectors, runs of neighbouring values to whole steps; the same on every target.
-    `weight_bits` are those that a weight takes on average.
+    `weight_bits` are those that a weight takes on average. Exact for weights that are stored as they are, unless both
+    they and the tensor that they meet have one bit.
     """
     outputs = weight_shape[0]
     if is_depthwise(weight_shape, groups):
-        run = weight_shape[2] * weight_shape[3]
-        values, lanes = -(-run // STEP) * STEP, -(-outputs // LANES) * LANES
+        values, lanes = -(-weight_shape[2] * weight_shape[3] // STEP) * STEP, -(-outputs // LANES) * LANES
     else:
         window = Window.of(weight_shape, dilation, groups)
-        run, values = window.run, window.runs * window.steps * STEP
+        values = window.runs * window.steps * STEP
         lanes = groups * (-(-outputs // groups // LANES) * LANES)
-    bits = stored_bits(1, run) if weight_bits == 1 else weight_bits
-    return math.ceil(lanes * values * bits / 8) + lanes * _BYTES_OF_CONSTANTS
+    return math.ceil(lanes * values * weight_bits / 8) + lanes * _BYTES_OF_CONSTANTS
+
+
+def program_bytes(program: Program) -> Mapping[str, int]:
+    """What each layer's weights take in a library of `program`, exactly, by the tensor that the layer writes.
+
+    This is known only of the weights themselves, whatever their encoding, and is the same on every target.
+    """
+    context = Context(program, PORTABLE)
+    return {
+        operation.target: schedule(operation, context).choice.weight_bytes
+        for operation in program.operations
+        if isinstance(operation, Convolve)
+    }

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from automc.compiler.kernel import Context, Kernel
+from automc.compiler.schedules.binary import binary, is_binary
+from automc.compiler.schedules.blocks import block_sparse
 from automc.compiler.schedules.convolution import convolution
 from automc.compiler.schedules.depthwise import depthwise, is_depthwise
 from automc.compiler.schedules.elementwise import addition, dequantisation, gains, look_up
 from automc.compiler.schedules.moves import concatenation, ranking, selection, shuffling
 from automc.compiler.schedules.pixels import quantisation
 from automc.compiler.schedules.pooling import maximum, mean
+from automc.compiler.schedules.sparse import skips_zeros, sparse_convolution
 from automc.compression.operations import (
     Convolve,
     Dequantise,
@@ -28,8 +31,15 @@ from automc.compression.operations import (
 
 
 def _convolve(operation: Convolve, context: Context) -> Kernel:
-    chosen = depthwise if is_depthwise(operation.weight.shape, operation.groups) else convolution
-    return chosen(operation, context)
+    if is_depthwise(operation.weight.shape, operation.groups):
+        return depthwise(operation, context)
+    if is_binary(operation.weight_bits, context.program.tensors[operation.source].bits, operation.groups):
+        return binary(operation, context)
+    if operation.encoding == "blocks":
+        return block_sparse(operation, context)
+    if skips_zeros(operation, context.target):
+        return sparse_convolution(operation, context)
+    return convolution(operation, context)
 
 
 def _pool(operation: Pool, context: Context) -> Kernel:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compiler.isa import LANES, STEP, Path
-from automc.compiler.kernel import Choice, Context, Kernel, Place, chunks, padded, signature
+from automc.compiler.isa import LANES, STEP
+from automc.compiler.kernel import Context, Kernel, Place, chunks, padded, signature
 from automc.compiler.schedules.products import Products, Window
 from automc.compiler.schedules.result import Result
 from automc.compiler.schedules.weights import Weights, choose_path
@@ -20,20 +21,21 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     source = context.layouts[operation.source]
     groups = operation.groups
     window = Window.of(operation.weight.shape, operation.dilation, groups)
-    rows = _rows(operation.weight, window)
+    rows = window_rows(operation.weight, window)
     path, interval = choose_path(rows, context.largest_values[operation.source], context.target.paths)
-    height, width = context.program.output_size(operation)
     panels = chunks(operation.outputs // groups, path.vectors * LANES)
     weights = Weights.of(operation, rows, window.run, path, panels * groups, one_by_one=True)
-    tile = Tile.of(height, width, path)
+    tile = Tile.of(*context.program.output_size(operation), path.pixels)
     result = Result.of(operation, context)
-    body = _Body(operation, window, weights, interval, tile, result, source.row_bytes, source.tensor.channels)
-    full = panels.count(panels[0])
+    reading = Reading(operation, source.row_bytes, source.tensor.channels)
+
+    def products(offsets: tuple[int, ...], vectors: int) -> list[str]:
+        return Products(path, interval, offsets, vectors, window, *reading.window_bytes).lines()
+
     code = [
         signature("const uint8_t *source", *weights.parameters, *result.parameters),
         f"  for (int group = 0; group < {groups}; group++) {{",
-        *body.panels(panels[0], full, height, width),
-        *(body.panels(panels[-1], 1, height, width) if len(panels) > full else []),
+        *loops(panels, tile, reading, result, path.weight_type, weights.open, products),
         *([f"    source += {window.run};"] if groups > 1 else []),
         "  }",
         "}",
@@ -41,11 +43,8 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     return Kernel(
         "\n".join(code),
         (Place(operation.source, source.start(operation.padding)), *weights.arguments, *result.arguments),
-        Choice(
-            f"dot products, {path.name}{result.title}",
-            f"{tile.height}x{tile.width} x {panels[0]}",
-            interval,
-            weights.size_bytes,
+        weights.choice(
+            f"dot products, {path.name}{result.title}", f"{tile.height}x{tile.width} x {panels[0]}", interval
         ),
         {**weights.helpers, **result.helpers},
         weights.scratch_bytes,
@@ -54,82 +53,92 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
 
 @dataclass(frozen=True)
 class Tile:
-    """How many neighbouring output pixels are computed at once."""
+    """How many neighbouring output pixels are computed at once, of `rows x columns`."""
 
+    rows: int
+    columns: int
     height: int
     width: int
 
     @classmethod
-    def of(cls, height: int, width: int, path: Path) -> Tile:
-        """Tiles of about equal widths, or of several short rows."""
-        if width >= path.pixels:
-            return cls(1, -(-width // -(-width // path.pixels)))
-        tall = max(1, path.pixels // width)
-        return cls(-(-height // -(-height // tall)), width)
+    def of(cls, rows: int, columns: int, pixels: int) -> Tile:
+        """Tiles of about equal widths, or of several short rows, of at most so many pixels."""
+        if columns >= pixels:
+            return cls(rows, columns, 1, -(-columns // -(-columns // pixels)))
+        tall = max(1, pixels // columns)
+        return cls(rows, columns, -(-rows // -(-rows // tall)), columns)
 
 
 @dataclass(frozen=True)
-class _Body:
-    """Prints the loops of a kernel."""
+class Reading:
+    """How a kernel walks over the tensor that it reads."""
 
     operation: Convolve
-    window: Window
-    weights: Weights
-    interval: int
-    tile: Tile
-    result: Result
     row_bytes: int
-    channels: int  # of a pixel of the source
+    pixel_bytes: int
 
-    def panels(self, channels: int, count: int, height: int, width: int) -> list[str]:
-        """The loop over `count` panels of `channels` output channels each."""
+    @property
+    def window_bytes(self) -> tuple[int, int]:
+        """Between rows and between columns of a window."""
+        return self.operation.dilation[0] * self.row_bytes, self.operation.dilation[1] * self.pixel_bytes
+
+    @property
+    def tile_bytes(self) -> tuple[int, int]:
+        """Between the windows of neighbouring output pixels."""
+        return self.operation.stride[0] * self.row_bytes, self.operation.stride[1] * self.pixel_bytes
+
+
+def loops(
+    panels: Sequence[int],
+    tile: Tile,
+    reading: Reading,
+    result: Result,
+    weight_type: str,
+    open_panel: Callable[[int], list[str]],
+    products: Callable[[tuple[int, ...], int], list[str]],
+) -> list[str]:
+    """The loops over panels of output channels, all as many but the last, and over tiles of pixels.
+
+    `open_panel` prints what makes `panel` point to the weights of so many vectors, `products` what adds to the
+    accumulators of a tile, from the bytes at `at` plus each pixel's offset and the weights at `w`.
+    """
+    rows_step, columns_step = reading.tile_bytes
+    pixels = [(y, x) for y in range(tile.height) for x in range(tile.width)]
+    offsets = tuple(y * rows_step + x * columns_step for y, x in pixels)
+
+    def of_panels(channels: int, count: int) -> list[str]:
         vectors = -(-channels // LANES)
-        values = vectors * LANES * self.window.runs * self.window.steps * STEP
+        names = [(p, v) for p in range(len(pixels)) for v in range(vectors)]
         body = [
-            *(f"const value_t m{v} = value_load({self.result.multipliers} + {v * LANES});" for v in range(vectors)),
-            _loop("y", height, self.tile.height),
-            _loop("x", width, self.tile.width),
-            *("  " + line for line in self._tile(channels, vectors)),
+            *(f"const value_t m{v} = value_load({result.multipliers} + {v * LANES});" for v in range(vectors)),
+            _loop("y", tile.rows, tile.height),
+            _loop("x", tile.columns, tile.width),
+            f"  const uint8_t *at = source + y * {rows_step} + x * {columns_step};",
+            f"  const {weight_type} *w = panel;",
+            *(f"  acc_t c{p}_{v} = acc_load(bias + {v * LANES});" for p, v in names),
+            *("  " + line for line in products(offsets, vectors)),
+            *(
+                "  " + line
+                for p, (y, x) in enumerate(pixels)
+                for v in range(vectors)
+                for line in result.store(f"c{p}_{v}", f"m{v}", y, x, v * LANES, min(LANES, channels - v * LANES))
+            ),
             "}}",
         ]
         return [
             f"  for (int i = 0; i < {count}; i++) {{",
-            f"    {self.weights.open(values)}",
-            *("    " + line for line in self.result.panel(body, channels, vectors * LANES, (height, width))),
-            f"    stored += {values * self.weights.bits // 8};",
+            *("    " + line for line in open_panel(vectors)),
+            *("    " + line for line in result.panel(body, channels, vectors * LANES, (tile.rows, tile.columns))),
             f"    bias += {vectors * LANES}; multipliers += {vectors * LANES};",
-            f"    {self.result.advance(channels)}",
+            f"    {result.advance(channels)}",
             "  }",
         ]
 
-    def _tile(self, channels: int, vectors: int) -> list[str]:
-        pixels = [(y, x) for y in range(self.tile.height) for x in range(self.tile.width)]
-        names = [(p, v) for p in range(len(pixels)) for v in range(vectors)]
-        stride, dilation = self.operation.stride, self.operation.dilation
-        products = Products(
-            self.window,
-            self.weights.path,
-            self.interval,
-            tuple(y * stride[0] * self.row_bytes + x * stride[1] * self.channels for y, x in pixels),
-            vectors,
-            dilation[0] * self.row_bytes,
-            dilation[1] * self.channels,
-        )
-        return [
-            f"const uint8_t *at = source + y * {stride[0] * self.row_bytes} + x * {stride[1] * self.channels};",
-            f"const {self.weights.path.weight_type} *w = panel;",
-            *(f"acc_t c{p}_{v} = acc_load(bias + {v * LANES});" for p, v in names),
-            *products.lines(),
-            *(
-                line
-                for p, (y, x) in enumerate(pixels)
-                for v in range(vectors)
-                for line in self.result.store(f"c{p}_{v}", f"m{v}", y, x, v * LANES, min(LANES, channels - v * LANES))
-            ),
-        ]
+    full = panels.count(panels[0])
+    return [*of_panels(panels[0], full), *(of_panels(panels[-1], 1) if len(panels) > full else [])]
 
 
-def _rows(weight: NDArray[np.int8], window: Window) -> NDArray[np.int8]:
+def window_rows(weight: NDArray[np.int8], window: Window) -> NDArray[np.int8]:
     """Weights as the kernel meets them: `out x (runs * steps) x STEP`."""
     runs = weight.transpose(0, 2, 3, 1).reshape(len(weight), window.runs, window.run)
     return padded(runs, STEP).reshape(len(weight), -1, STEP)

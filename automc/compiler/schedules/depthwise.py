@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from automc.compiler.isa import LANES, STEP
-from automc.compiler.kernel import Choice, Context, Kernel, Place, chunks, padded, signature
+from automc.compiler.kernel import Context, Kernel, Place, chunks, padded, signature
 from automc.compiler.schedules.result import Result
 from automc.compiler.schedules.weights import Weights, choose_path
 from automc.compression.operations import Convolve
@@ -51,7 +51,7 @@ def depthwise(operation: Convolve, context: Context) -> Kernel:
     full = panels.count(panels[0])
     code = [
         signature("const uint8_t *source", *weights.parameters, *result.parameters),
-        f"  {weights.open(values * len(panels))}",
+        *("  " + line for line in weights.open(len(panels))),
         *loops(panels[0], full),
         *(loops(panels[-1], 1) if len(panels) > full else []),
         "}",
@@ -59,7 +59,7 @@ def depthwise(operation: Convolve, context: Context) -> Kernel:
     return Kernel(
         "\n".join(code),
         (Place(operation.source, source.start(operation.padding)), *weights.arguments, *result.arguments),
-        Choice(f"depthwise, {path.name}{result.title}", f"1x1 x {LANES}", interval, weights.size_bytes),
+        weights.choice(f"depthwise, {path.name}{result.title}", f"1x1 x {LANES}", interval),
         {**weights.helpers, **result.helpers},
         weights.scratch_bytes,
     )

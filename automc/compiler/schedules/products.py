@@ -28,76 +28,41 @@ class Window:
         return -(-self.run // STEP)
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], dilation: tuple[int, int], groups: int) -> Window:
-        """The window of weights of a shape `out x in/groups x kh x kw`."""
+    def of(cls, shape: tuple[int, ...], dilation: tuple[int, int], groups: int, in_blocks: bool = False) -> Window:
+        """The window of weights of a shape `out x in/groups x kh x kw`; in blocks, no step reaches over two columns."""
         _, channels, rows, columns = shape
-        if columns == 1 or (dilation[1] == 1 and groups == 1):
+        neighbours = dilation[1] == 1 and groups == 1 and not (in_blocks and channels % STEP)
+        if columns == 1 or neighbours:
             return cls(rows, 1, columns * channels)
         return cls(rows, columns, channels)
 
 
 @dataclass(frozen=True)
-class Products:
-    """Prints the loops that add products to the accumulators `c<pixel>_<vector>`.
+class Steps:
+    """Prints what one step does: adds products to the partial sums of a tile, or to its accumulators.
 
-    They read the weights at `w`, and the bytes of the window at `at` plus each pixel's offset.
+    Accumulators are called `c<pixel>_<vector>`. A step reads the weights at `w`, and the bytes at `from + k` plus each
+    pixel's offset.
     """
 
-    window: Window
     path: Path
     interval: int  # steps between widenings, at most
     offsets: tuple[int, ...]  # bytes between the tile's first pixel and each of its pixels
     vectors: int
-    row_bytes: int  # between rows of the window
-    column_bytes: int
 
-    def lines(self) -> list[str]:
-        """The loops, with as few widenings as the interval asks for: of the whole window, of a run, or within a run."""
-        steps = self.window.steps
-        if self.interval >= steps * self.window.runs:
-            return [*self._zero(), *self._over_runs(self._over_steps(0, steps, self._step())), *self._widen()]
-        if self.interval >= steps:
-            return self._over_runs([*self._zero(), *self._over_steps(0, steps, self._step()), *self._widen()])
-        block = -(-steps // -(-steps // self.interval))  # blocks of about equal length
-        if block == 1:
-            return self._over_runs(self._over_steps(0, steps, self._widened_step()))
-        whole = steps // block * block
-        return self._over_runs(
-            [
-                f"for (int k0 = 0; k0 < {whole * STEP}; k0 += {block * STEP}) {{",
-                *self._zero(),
-                *self._over_steps("k0", block, self._step()),
-                *self._widen(),
-                "}",
-                *(self._rest(whole) if whole < steps else []),
-            ]
-        )
+    @property
+    def advance(self) -> int:
+        """The weights of a step."""
+        return self.vectors * LANES * STEP
 
-    def _rest(self, first: int) -> list[str]:
-        steps = self._over_steps(first * STEP, self.window.steps - first, self._step())
-        return ["{", *self._zero(), *steps, *self._widen(), "}"]
-
-    def _over_runs(self, body: list[str]) -> list[str]:
-        return [
-            f"for (int i = 0; i < {self.window.rows}; i++) for (int j = 0; j < {self.window.columns}; j++) {{",
-            f"const uint8_t *from = at + i * {self.row_bytes} + j * {self.column_bytes};",
-            *body,
-            "}",
-        ]
-
-    def _over_steps(self, first: int | str, count: int, step: list[str]) -> list[str]:
-        advance = self.vectors * LANES * STEP
-        loop = f"for (int k = {first}; k < {first} + {count * STEP}; k += {STEP}, w += {advance}) {{"
-        return [loop, *step, "}"]
-
-    def _step(self) -> list[str]:
+    def step(self) -> list[str]:
         return [
             line
             for pixel in range(len(self.offsets))
             for line in (self._load(pixel), *(f"{self._sum(pixel, v)} = {self._dot(pixel, v)};" for v in self._each))
         ]
 
-    def _widened_step(self) -> list[str]:
+    def widened_step(self) -> list[str]:
         """A step whose sums are widened one by one, so that they need no registers."""
         name = self.path.name
         return [
@@ -112,11 +77,11 @@ class Products:
             )
         ]
 
-    def _zero(self) -> list[str]:
+    def zero(self) -> list[str]:
         name = self.path.name
         return [f"{name}_sum {self._sum(pixel, v)} = {name}_zero();" for pixel, v in self._tile]
 
-    def _widen(self) -> list[str]:
+    def widen(self) -> list[str]:
         name = self.path.name
         return [f"c{pixel}_{v} = {name}_widen(c{pixel}_{v}, {self._sum(pixel, v)});" for pixel, v in self._tile]
 
@@ -137,3 +102,80 @@ class Products:
     @property
     def _tile(self) -> list[tuple[int, int]]:
         return [(pixel, vector) for pixel in range(len(self.offsets)) for vector in self._each]
+
+
+@dataclass(frozen=True)
+class Products(Steps):
+    """Prints the loops over all steps of a window, whose first byte lies at `at`."""
+
+    window: Window
+    row_bytes: int  # between rows of the window
+    column_bytes: int
+
+    def lines(self) -> list[str]:
+        """The loops, with as few widenings as the interval asks for: of the whole window, of a run, or within a run."""
+        steps = self.window.steps
+        if self.interval >= steps * self.window.runs:
+            return [*self.zero(), *self._over_runs(self._over_steps(0, steps, self.step())), *self.widen()]
+        if self.interval >= steps:
+            return self._over_runs([*self.zero(), *self._over_steps(0, steps, self.step()), *self.widen()])
+        block = -(-steps // -(-steps // self.interval))  # blocks of about equal length
+        if block == 1:
+            return self._over_runs(self._over_steps(0, steps, self.widened_step()))
+        whole = steps // block * block
+        return self._over_runs(
+            [
+                f"for (int k0 = 0; k0 < {whole * STEP}; k0 += {block * STEP}) {{",
+                *self.zero(),
+                *self._over_steps("k0", block, self.step()),
+                *self.widen(),
+                "}",
+                *(self._rest(whole) if whole < steps else []),
+            ]
+        )
+
+    def _rest(self, first: int) -> list[str]:
+        steps = self._over_steps(first * STEP, self.window.steps - first, self.step())
+        return ["{", *self.zero(), *steps, *self.widen(), "}"]
+
+    def _over_runs(self, body: list[str]) -> list[str]:
+        return [
+            f"for (int i = 0; i < {self.window.rows}; i++) for (int j = 0; j < {self.window.columns}; j++) {{",
+            f"const uint8_t *from = at + i * {self.row_bytes} + j * {self.column_bytes};",
+            *body,
+            "}",
+        ]
+
+    def _over_steps(self, first: int | str, count: int, step: list[str]) -> list[str]:
+        loop = f"for (int k = {first}; k < {first} + {count * STEP}; k += {STEP}, w += {self.advance}) {{"
+        return [loop, *step, "}"]
+
+
+@dataclass(frozen=True)
+class ListedProducts(Steps):
+    """Prints the loop over the `count` steps, `most` at most, whose bytes lie `offsets` behind `at`."""
+
+    most: int
+
+    def lines(self) -> list[str]:
+        if self.interval >= self.most:
+            return [*self.zero(), *self._over("0", "count", self.step()), *self.widen()]
+        if self.interval == 1:
+            return self._over("0", "count", self.widened_step())
+        return [
+            f"for (int first = 0; first < count; first += {self.interval}) {{",
+            f"const int last = first + {self.interval} < count ? first + {self.interval} : count;",
+            *self.zero(),
+            *self._over("first", "last", self.step()),
+            *self.widen(),
+            "}",
+        ]
+
+    def _over(self, first: str, last: str, step: list[str]) -> list[str]:
+        return [
+            f"for (int i = {first}; i < {last}; i++, w += {self.advance}) {{",
+            "const uint8_t *from = at + offsets[i];",
+            "const int k = 0;",
+            *step,
+            "}",
+        ]

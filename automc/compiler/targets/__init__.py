@@ -11,6 +11,7 @@ from automc.compiler.isa import Target
 from automc.compiler.targets.armv7 import ARMV7
 from automc.compiler.targets.avx2 import AVX2
 from automc.compiler.targets.avx512vnni import AVX512VNNI
+from automc.compiler.targets.avx512vpopcnt import AVX512VPOPCNT
 from automc.compiler.targets.avxvnni import AVXVNNI
 from automc.compiler.targets.cortexm4 import CORTEXM4
 from automc.compiler.targets.i8mm import I8MM
@@ -26,7 +27,7 @@ from automc.files import closest
 TARGETS: Mapping[str, Target] = {
     target.name: target
     for target in (
-        PORTABLE, AVX2, AVXVNNI, AVX512VNNI, NEON, NEONDOT, I8MM, ARMV7, CORTEXM4, RV64, RVV, RV32,
+        PORTABLE, AVX2, AVXVNNI, AVX512VNNI, AVX512VPOPCNT, NEON, NEONDOT, I8MM, ARMV7, CORTEXM4, RV64, RVV, RV32,
     )
 }  # fmt: skip
 _DEFAULTS = (AVX2, NEON)  # of their families of processors

@@ -1,7 +1,7 @@
 """x86 with AVX2: 8-bit products summed in 16 bits where the weights' bound allows it, else exact 16-bit products."""
 
 from automc.compiler.isa import Path, Target
-from automc.compiler.targets.x86 import X86
+from automc.compiler.targets.x86 import HALVES, X86
 
 _VOCABULARY = (
     X86
@@ -62,4 +62,5 @@ AVX2 = Target(
     cpu_flags=("avx2",),
     flags={"zig": ("-mcpu=x86_64+avx2",), "gcc": ("-mavx2",), "clang": ("-mavx2",)},
     triple="x86_64-linux-gnu.2.17",
+    bits=HALVES,
 )

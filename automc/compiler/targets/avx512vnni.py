@@ -1,7 +1,7 @@
 """x86 with AVX-512 VNNI in 256-bit registers: four 8-bit products are added to an int32 in one instruction."""
 
 from automc.compiler.isa import Path, Target
-from automc.compiler.targets.x86 import X86, vnni
+from automc.compiler.targets.x86 import HALVES, X86, vnni
 
 _VOCABULARY = (
     X86
@@ -28,4 +28,5 @@ AVX512VNNI = Target(
         "clang": _GCC_FLAGS,
     },
     triple="x86_64-linux-gnu.2.17",
+    bits=HALVES,
 )

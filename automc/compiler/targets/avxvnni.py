@@ -1,7 +1,7 @@
 """x86 with AVX-VNNI: the instruction of AVX-512 VNNI in its short encoding, on processors without AVX-512."""
 
 from automc.compiler.isa import Path, Target
-from automc.compiler.targets.x86 import X86, vnni
+from automc.compiler.targets.x86 import HALVES, X86, vnni
 
 AVXVNNI = Target(
     name="avxvnni",
@@ -22,4 +22,5 @@ static int cpu_is_suitable(void) {
         "clang": ("-mavx2", "-mavxvnni"),
     },
     triple="x86_64-linux-gnu.2.17",
+    bits=HALVES,
 )

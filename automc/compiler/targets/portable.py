@@ -58,4 +58,5 @@ PORTABLE = Target(
     paths=(Path("plain", "int8_t", lanes_together=True, values_per_sum=4, largest_sum=2**31 - 1, pixels=4, vectors=1),),
     cpu_flags=(),
     flags={"zig": (), "gcc": (), "clang": ()},
+    skipped_density=0.5,
 )

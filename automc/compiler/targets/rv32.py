@@ -14,4 +14,5 @@ RV32 = Target(
     triple="riscv32-linux-musl",
     loadable=False,
     machines=(Machine("unicorn", "sifive-e31"), Machine("qemu-riscv32", "sifive-e31")),
+    skipped_density=PORTABLE.skipped_density,
 )

@@ -1,5 +1,9 @@
 """What the x86 targets share: eight int32 or binary32 lanes in a 256-bit register, and the processor's own account."""
 
+from automc.compiler.isa import Path
+
+HALVES = Path("halves", "int8_t", lanes_together=False, values_per_sum=8, largest_sum=255, pixels=4, vectors=2)
+
 X86 = """
 #include <immintrin.h>
 #include <cpuid.h>
@@ -36,6 +40,50 @@ INLINE __m256i byte_taps(const uint8_t *p0, const uint8_t *p1, const uint8_t *p2
   const __m128i t2 = _mm_loadl_epi64((const __m128i *)p2), t3 = _mm_loadl_epi64((const __m128i *)p3);
   const __m128i front = _mm_unpacklo_epi8(t0, t1), back = _mm_unpacklo_epi8(t2, t3);
   return _mm256_set_m128i(_mm_unpackhi_epi16(front, back), _mm_unpacklo_epi16(front, back));
+}
+
+/* Values of a table: 16 at a time from each part of the table; where bit 7 of its index is set, vpshufb gives 0. */
+#define LOOKS_UP
+static void look_up(uint8_t *bytes, int count, const int8_t *table, int bits) {
+  const int parts = bits > 4 ? 1 << (bits - 4) : 1;
+  int8_t first[16];
+  memcpy(first, table, bits < 4 ? (size_t)1 << bits : 16);
+  int i = 0;
+  for (; parts <= 4 && i + 32 <= count; i += 32) {
+    const __m256i index = _mm256_loadu_si256((const __m256i *)(bytes + i));
+    __m256i values = _mm256_setzero_si256();
+    for (int part = 0; part < parts; part++) {
+      const __m128i *entries = (const __m128i *)(part ? table + 16 * part : first);
+      const __m256i place = _mm256_sub_epi8(index, _mm256_set1_epi8((char)(16 * part)));
+      const __m256i outside = _mm256_cmpgt_epi8(place, _mm256_set1_epi8(15));
+      values = _mm256_or_si256(values, _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(entries)),
+                                                           _mm256_or_si256(place, outside)));
+    }
+    _mm256_storeu_si256((__m256i *)(bytes + i), values);
+  }
+  for (; i < count; i++) bytes[i] = (uint8_t)table[bytes[i]];
+}
+
+INLINE uint32_t pack_bits(const uint8_t *p) {
+  return (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(_mm256_loadu_si256((const __m256i *)p), 7));
+}
+
+/* Differing bits are counted in bytes, each half of a byte by a table. */
+typedef __m256i halves_sum;
+typedef __m256i halves_act;
+INLINE halves_sum halves_zero(void) { return _mm256_setzero_si256(); }
+INLINE halves_act halves_load(const uint8_t *p) { return _mm256_set1_epi32(four_bytes(p)); }
+INLINE halves_sum halves_dot(halves_sum s, halves_act a, const int8_t *w) {
+  const __m256i counts = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
+                                          0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  const __m256i half = _mm256_set1_epi8(15), x = _mm256_xor_si256(a, _mm256_loadu_si256((const __m256i *)w));
+  const __m256i low = _mm256_shuffle_epi8(counts, _mm256_and_si256(x, half));
+  const __m256i high = _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16(x, 4), half));
+  return _mm256_add_epi8(s, _mm256_add_epi8(low, high));
+}
+INLINE acc_t halves_widen(acc_t a, halves_sum s) {
+  const __m256i pairs = _mm256_maddubs_epi16(s, _mm256_set1_epi8(1));
+  return _mm256_sub_epi32(a, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 /* Bits of CPUID leaf 7, and the register states that the system saves (XCR0). */

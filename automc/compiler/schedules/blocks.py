@@ -1,0 +1,103 @@
+"""Block-sparse convolution: a panel's products go over the list of its blocks that are not all zero."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from automc.compiler.isa import LANES, STEP
+from automc.compiler.kernel import Context, Kernel, Own, Place, chunks, signature
+from automc.compiler.schedules.convolution import Reading, Tile, loops, window_rows
+from automc.compiler.schedules.products import ListedProducts, Window
+from automc.compiler.schedules.result import Result
+from automc.compiler.schedules.weights import (
+    Constants,
+    choose_path,
+    decoding,
+    pack,
+    storage_title,
+    symbols_of,
+    with_offset,
+)
+from automc.compiler.storage import encode, needs_decoding
+from automc.compression.windows import BLOCK_OUTPUTS, Convolve
+
+
+def block_sparse(operation: Convolve, context: Context) -> Kernel:
+    """The kernel of a convolution that is stored in blocks of `STEP` inputs by `BLOCK_OUTPUTS` outputs."""
+    source = context.layouts[operation.source]
+    window = Window.of(operation.weight.shape, operation.dilation, 1, in_blocks=True)
+    rows = window_rows(operation.weight, window)
+    panels = chunks(operation.outputs, BLOCK_OUTPUTS)
+    parts = np.split(rows, np.cumsum(panels)[:-1])
+    present = [np.flatnonzero(part.any((0, 2))) for part in parts]
+    most = max(1, *(len(steps) for steps in present))
+    # What a kernel meets between widenings are neighbours in the list.
+    listed = np.zeros((len(rows), most, STEP), np.int8)
+    for start, part, steps in zip(np.cumsum([0, *panels]), parts, present, strict=False):
+        listed[start : start + len(part), : len(steps)] = part[:, steps]
+    path, interval = choose_path(listed, context.largest_values[operation.source], context.target.paths)
+
+    symbols = symbols_of(operation)
+    packed = [pack(part[:, steps], path) for part, steps in zip(parts, present, strict=True)]
+    stored = np.concatenate([encode(symbols.of(panel), symbols.bits) for panel in packed])
+    masks = np.stack([np.packbits(part.any((0, 2)), bitorder="little") for part in parts])
+    constants = Constants.of(with_offset(operation, rows, path), panels, stored, symbols, {"mask": masks.reshape(-1)})
+    decoded = needs_decoding(symbols, path.weight_type)
+    scratch_bytes = max(map(len, packed)) * (2 if path.weight_type == "int16_t" else 1) if decoded else 0
+
+    def open_panel(vectors: int) -> list[str]:
+        values = f"count * {vectors * LANES * STEP}"
+        decode = decoding(symbols, path.weight_type, values)[0] if decoded else f"stored += {values};"
+        kind = path.weight_type
+        return [
+            f"const int count = list_blocks(offsets, mask, {window.rows}, {window.columns}, {window.steps}, "
+            f"{reading.window_bytes[0]}, {reading.window_bytes[1]});",
+            f"mask += {masks.shape[1]};",
+            f"const {kind} *panel = {'scratch' if decoded else f'(const {kind} *)stored'};",
+            decode,
+        ]
+
+    def products(offsets: tuple[int, ...], vectors: int) -> list[str]:
+        return ListedProducts(path, interval, offsets, vectors, most).lines()
+
+    reading = Reading(operation, source.row_bytes, source.tensor.channels)
+    # Blocks have two vectors whatever the registers hold, so that what is stored is the same on every target.
+    pixels = max(1, path.pixels * path.vectors * LANES // BLOCK_OUTPUTS)
+    tile = Tile.of(*context.program.output_size(operation), pixels)
+    result = Result.of(operation, context)
+    scratch = (f"{path.weight_type} *scratch",) if decoded else ()
+    code = [
+        signature("const uint8_t *source", *constants.parameters, "int32_t *offsets", *scratch, *result.parameters),
+        *loops(panels, tile, reading, result, path.weight_type, open_panel, products),
+        "}",
+    ]
+    places = (Place(Own.SCRATCH, -(-scratch_bytes // 4) * 4), *((Place(Own.SCRATCH),) if decoded else ()))
+    share = f"{sum(map(len, present)) / (len(parts) * rows.shape[1]):.0%} of the blocks: "
+    return Kernel(
+        "\n".join(code),
+        (Place(operation.source, source.start(operation.padding)), *constants.arguments, *places, *result.arguments),
+        constants.choice(
+            f"blocks, {path.name}{result.title}",
+            storage_title(operation, symbols, share),
+            f"{tile.height}x{tile.width} x {panels[0]}",
+            min(interval, most),
+        ),
+        {
+            "list_blocks": _LIST_BLOCKS,
+            **result.helpers,
+            **(decoding(symbols, path.weight_type, "")[1] if decoded else {}),
+        },
+        places[0].offset + 4 * most,
+    )
+
+
+_LIST_BLOCKS = f"""\
+/* Where the bytes of each block lie that the mask has a bit for. */
+static int list_blocks(int32_t *offsets, const uint8_t *mask, int rows, int columns, int steps, int row_bytes,
+    int column_bytes) {{
+  int count = 0, block = 0;
+  for (int i = 0; i < rows; i++) for (int j = 0; j < columns; j++) for (int k = 0; k < steps; k++, block++)
+    if (mask[block >> 3] >> (block & 7) & 1) offsets[count++] = i * row_bytes + j * column_bytes + k * {STEP};
+  return count;
+}}
+"""
