@@ -165,7 +165,7 @@ def draw(
             places = [100 * record[key] if key == "before" else record[key] for record, _ in top]
             axis.scatter(places, [100 * value for _, value in top], s=18, marker="^", label=f"after {top_epochs:g}")
     axes[0].set(xlabel="accuracy before fine-tuning (%)", ylabel="accuracy after fine-tuning (%)")
-    axes[1].set(xlabel="mean squared error of the logits before fine-tuning", xscale="log")
+    axes[1].set(xlabel="mean squared error of the logits before fine-tuning")
     axes[0].legend()
     figure.savefig(folder / "correlation.png", dpi=150)
     pyplot.close(figure)
