@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from automc.compiler import artifact as artifact_module
 from automc.compiler import emulation, emulators
 from automc.compiler.artifact import compile_program, emulate_batch
+from automc.compiler.emit import emit_source
 from automc.compiler.emulation import emulate
+from automc.compiler.freestanding import driver
 from automc.compiler.isa import Machine
 from automc.compiler.lowering import lower
 from automc.compiler.targets import TARGETS, find_target, runs_here
@@ -28,6 +31,7 @@ def some_programs():
     """Every kind of kernel, with numbers of channels that straddle the vectors and sums that meet the bounds."""
     yield channels_program(0, (3, 3), (1, 1))
     yield depthwise_program(0, (3, 3), (1, 1))
+    yield depthwise_program(1, (5, 4), (2, 2), (1, 2))
     yield residual_program(2)
     for weight_bits, bits in ((8, 8), (8, 7), (4, 8)):
         yield extreme_program(weight_bits, bits, "in turn")
@@ -62,6 +66,27 @@ def test_nothing_undefined_is_done(target, machine, tmp_path):
     """Every operation that C leaves undefined becomes an instruction that ends the program."""
     trap = ("-fsanitize=undefined", "-fsanitize-trap=undefined")
     assert_exact(emulate_batch(list(some_programs()), target, tmp_path, machine, QUICKLY, *trap))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+@pytest.mark.parametrize("target", [name for name in ("portable", "avx2") if runs_here(TARGETS[name])])
+def test_no_byte_outside_is_read_or_written(target, tmp_path, monkeypatch):
+    """As a program of the system, with gcc's checks of addresses and of undefined operations."""
+    lowered = {f"automc_{n}": lower(each, TARGETS[target]) for n, each in enumerate(some_programs())}
+    (tmp_path / "program.c").write_text(emit_source(lowered))
+    (tmp_path / "driver.c").write_text(driver(lowered))
+    checks = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    flags = [*tool_chain("gcc", TARGETS[target]).flags, *checks]
+    command = ["gcc", *flags, str(tmp_path / "program.c"), str(tmp_path / "driver.c"), "-o", str(tmp_path / "checked")]
+    subprocess.run(command, check=True, timeout=300)
+    # The shell stands in for an emulator whose processor is this machine's.
+    (tmp_path / "native").write_text('#!/bin/sh\nexec "$3"\n')
+    (tmp_path / "native").chmod(0o755)
+    # The checks reserve more addresses than programs may otherwise have.
+    monkeypatch.setattr(emulation, "LIMITS", dataclasses.replace(emulation.LIMITS, memory_bytes=-1))
+    all_programs = tuple(each.program for each in lowered.values())
+    assert_exact(emulation.Emulated(tmp_path / "checked", Machine(str(tmp_path / "native"), "any"), all_programs))
 
 
 @pytest.fixture(scope="module")
