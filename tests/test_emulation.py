@@ -73,10 +73,11 @@ def test_nothing_undefined_is_done(target, machine, tmp_path):
 @pytest.mark.parametrize("target", [name for name in ("portable", "avx2") if runs_here(TARGETS[name])])
 def test_no_byte_outside_is_read_or_written(target, tmp_path, monkeypatch):
     """As a program of the system, with gcc's checks of addresses and of undefined operations."""
-    lowered = {f"automc_{n}": lower(each, TARGETS[target]) for n, each in enumerate(some_programs())}
+    tried = (random_program(np.random.default_rng(seed), steps=2) for seed in (11, 12))
+    lowered = {f"automc_{n}": lower(each, TARGETS[target]) for n, each in enumerate(tried)}
     (tmp_path / "program.c").write_text(emit_source(lowered))
     (tmp_path / "driver.c").write_text(driver(lowered))
-    checks = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    checks = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     flags = [*tool_chain("gcc", TARGETS[target]).flags, *checks]
     command = ["gcc", *flags, str(tmp_path / "program.c"), str(tmp_path / "driver.c"), "-o", str(tmp_path / "checked")]
     subprocess.run(command, check=True, timeout=300)
