@@ -27,11 +27,19 @@ from automc.compression.program import Program
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import build_problem
 from automc.environment.problem import Problem
-from automc.network.datasets import Images, load_dataset
+from automc.network.datasets import load_dataset
 from automc.network.graph import Network
 from automc.network.training import ask
 from automc.network.zoo import build_network, load_weights
-from automc.schema import DataSpec, EnvironmentSpec, FinetuningSpec, GoalSpec, SearcherSpec, SearchSpaceSpec
+from automc.schema import (
+    DataSpec,
+    EnvironmentSpec,
+    FinetuningSpec,
+    GoalSpec,
+    SearcherSpec,
+    SearchSpaceSpec,
+    make_spec,
+)
 from automc.search.experiment import study_header
 from automc.search.searchers import build_searcher
 from automc.search.study import Progress, Study
@@ -135,18 +143,19 @@ class Run:
         done = Study(self.folder / "search", header, searcher, Evaluator(problem).outcome, trials, _trial_line).run()
         return [trial.policy for trial in sorted(done, key=lambda trial: -trial.reward)[:candidates]]
 
-    def after(self, program: Program, spec: FinetuningSpec) -> None:
-        """The same network after fine-tuning."""
-        figure = f"after {spec.epochs:g} epochs"
+    def after(self, program: Program, recipe: str) -> None:
+        """The same network after fine-tuning; `recipe` lists fields of a `FinetuningSpec`."""
+        figure = f"after fine-tuning, {recipe}"
         if self.known(figure):
             return
         problem, started = self.problem, time.time()
-        images: Images = problem.splits.train
-        network = problem.network
-        folder = self.folder / f"finetuning-{spec.epochs:g}"
+        fields = dict(field.split("=") for field in recipe.split(","))
+        spec = make_spec(FinetuningSpec, {"seed": self.seed, **fields}, recipe)
+        images, network = problem.splits.train, problem.network
+        folder = self.folder / recipe
         folder.mkdir(exist_ok=True)
         tuned = finetune(program, images, problem.module, network.mean, network.std, spec, folder, _timed)
-        tuned.save(self.folder / f"after-{spec.epochs:g}.safetensors")
+        tuned.save(folder / "after.safetensors")
         self.report(figure, accuracy=self.tested(tuned), seconds=round(time.time() - started), recipe=spec.model_dump())
 
 
@@ -166,13 +175,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=40, help="of the search for an allocation")
     parser.add_argument("--candidates", type=int, default=4, help="best trials that are prepared on many images")
-    parser.add_argument("--epochs", type=float, default=0.0, help="of fine-tuning; 0 leaves it out")
+    parser.add_argument("--recipe", help="of fine-tuning, as in epochs=10,learning_rate=0.005; without it, none")
     given = parser.parse_args()
     torch.set_num_threads(1)
     run = Run(given.row, given.weights, given.out, given.seed)
     program = run.before(given.trials, given.candidates)
-    if given.epochs:
-        run.after(program, FinetuningSpec(epochs=given.epochs, seed=given.seed))
+    if given.recipe:
+        run.after(program, given.recipe)
 
 
 if __name__ == "__main__":

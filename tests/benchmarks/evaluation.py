@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from automc.compression.executor import Executor
-from automc.compression.policy import uniform_policy
+from automc.compression.policy import Uniform, uniform_policy
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import build_problem
+from automc.environment.problem import Problem
 from automc.network.datasets import Dataset, Images
 from automc.network.training import normalise
 from automc.network.zoo import build_network
@@ -56,6 +57,19 @@ def fastest(call: object) -> float:
     return min(seconds)
 
 
+def prepare_all(problem: Problem) -> float:
+    """CPU seconds of preparing every layer for all that a policy of 8 ratios x 5 widths can ask of it, independently.
+
+    A layer's weights depend on the channels of its input and on its own bits, so uniform policies ask for all pairs.
+    """
+    preparation, started = problem.prepare(), time.process_time()
+    for eighth in range(1, 9):
+        for bits in (2, 3, 4, 6, 8):
+            weights = {layer.name: Uniform(weight_bits=bits) for layer in problem.network.convs}
+            preparation.program(uniform_policy(problem.network, eighth / 8).model_copy(update={"weights": weights}))
+    return time.process_time() - started
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=128)
@@ -73,6 +87,7 @@ def main() -> None:
     Executor(Evaluator(problem, "independent").program(uniform_policy(problem.network))).run(images.pixels)
     plain = plain_forward_s(problem.module, images, data)
     print(f"plain float32 forward of {IMAGES} images: {plain:.3f} s")
+    print(f"all layers for 8 ratios x 5 widths: {prepare_all(problem):.0f} s of one core")
     for ratio, weight_bits, activation_bits in ((1.0, 8, 8), (1.0, 4, 4), (0.75, 6, 7), (0.5, 4, 8)):
         policy = uniform_policy(problem.network, ratio, weight_bits, activation_bits)
         name = f"keep {ratio}, {weight_bits}-bit weights, {activation_bits}-bit activations"
