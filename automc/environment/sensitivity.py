@@ -45,5 +45,5 @@ def single_losses(problem: Problem, images: int = 256) -> tuple[Floats, ...]:
 def _dense_logits(problem: Problem, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     network = problem.network
     answers = forward(network.layers, normalise(pixels, network.mean, network.std))
-    logits: NDArray[np.float32] = answers[network.output.name].flatten(1).numpy()
+    logits: NDArray[np.float32] = answers[network.output.name].permute(0, 2, 3, 1).flatten(1).numpy()
     return logits
