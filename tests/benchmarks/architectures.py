@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK")
     parser.add_argument("--policies", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=60.0)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * given.minutes
     entries = zoo()
