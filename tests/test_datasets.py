@@ -218,6 +218,21 @@ def test_image_folder(folder: Path) -> None:
     assert dataset.std == pytest.approx(scaled.std(0).tolist())
 
 
+def test_image_folder_without_labels(folder: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            for number, file in enumerate(sorted((folder / part / name).iterdir())):
+                file.rename(folder / part / f"{name}{number}{file.suffix}")
+            (folder / part / name).rmdir()
+    dataset = image_folder(folder)
+    assert dataset.classes == ()
+    assert set(dataset.train.labels.tolist()) == {-1}
+    assert not dataset.test.labelled
+    (folder / "test" / "cat").mkdir()
+    with pytest.raises(DataError, match=r"train/ holds images without classes, but test/ has cat"):
+        image_folder(folder)
+
+
 def test_image_folder_in_grey_and_grey_among_colours(folder: Path) -> None:
     write(folder / "train" / "dog" / "1.png", random_pixels(1, 4, 6))
     mixed = image_folder(folder).train.pixels[4]

@@ -1,4 +1,4 @@
-"""A user's own images: a folder with one subfolder for each class, or a pair of torch data sets."""
+"""A user's own images: a folder with one subfolder for each class, or without labels, or a pair of torch data sets."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ def image_folder(path: Path) -> Dataset:
     """The data set of `path/train/<class>/` and `path/test/<class>/`, PNG or JPEG images of one size.
 
     The classes are the subfolders' names in alphabetical order; the normalisation is computed from the training images.
+    Where `train/` and `test/` hold the images themselves, they have no labels, and the data set no classes.
     Raises `DataError` naming the folder that is missing or empty, or the file that cannot be read or differs.
     """
     classes = _subfolders(path / "train")
+    if not classes and _images_in(path / "train"):
+        return _unlabelled(path)
     if len(classes) < 2:
         raise DataError(
             f"{path / 'train'} must hold at least two subfolders of images, one for each class; got "
@@ -46,10 +49,25 @@ def image_folder(path: Path) -> Dataset:
             f"{path}: the classes of train/ ({', '.join(classes)}) and test/ ({', '.join(tested) or 'none'}) differ"
         )
     files = {part: [_files(path / part / name) for name in classes] for part in ("train", "test")}
+    return _read_all(path, files, classes, np.arange(len(classes)))
+
+
+def _unlabelled(path: Path) -> Dataset:
+    if folders := _subfolders(path / "test"):
+        raise DataError(f"{path}: train/ holds images without classes, but test/ has {', '.join(folders)}")
+    files = {part: [_files(path / part)] for part in ("train", "test")}
+    return _read_all(path, files, [], np.array([-1]))
+
+
+def _read_all(
+    path: Path, files: dict[str, list[list[Path]]], classes: Sequence[str], labels: NDArray[np.int64]
+) -> Dataset:
+    """The images of each part's groups of `files`, each group with its one of `labels`."""
     images = {part: [(str(file), _read(file)) for group in groups for file in group] for part, groups in files.items()}
-    pixels = _stack(images)
-    labels = {part: np.repeat(np.arange(len(classes)), [len(group) for group in files[part]]) for part in files}
-    parts = {part: Images(pixels[part], labels[part].astype(np.int64)) for part in files}
+    parts = {
+        part: Images(pixels, np.repeat(labels, [len(group) for group in files[part]]).astype(np.int64))
+        for part, pixels in _stack(images).items()
+    }
     mean, std = _statistics(parts["train"].pixels, str(path))
     return Dataset(path.resolve().name, tuple(classes), mean, std, parts["train"], parts["test"])
 
@@ -95,8 +113,12 @@ def _subfolders(path: Path) -> list[str]:
     return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
+def _images_in(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES)
+
+
 def _files(path: Path) -> list[Path]:
-    files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES)
+    files = _images_in(path)
     if not files:
         raise DataError(f"{path} holds no images ({', '.join(_SUFFIXES)})")
     return files

@@ -114,6 +114,6 @@ def distillation(answers: Tensor, taught: Tensor, images: Images, temperature: f
     those of cross-entropy.
     """
     if images.targets is not None:
-        return F.mse_loss(answers, taught)
+        return F.mse_loss(answers, taught.reshape(answers.shape))
     softened, wanted = (F.log_softmax(each / temperature, 1) for each in (answers, taught))
     return F.kl_div(softened, wanted, reduction="batchmean", log_target=True) * temperature**2

@@ -24,6 +24,7 @@ def search(
     model: nn.Module,
     data: Dataset,
     *,
+    metric: str = "accuracy",
     limits: Mapping[CostMetric, float | str] | None = None,
     reward: Literal["amc", "mnasnet", "absolute", "fastest"] = "amc",
     device: str = "host",
@@ -41,10 +42,12 @@ def search(
     """Search a compressed form of `model`, and deliver its verified library into `folder`.
 
     `data` comes from `automc.network.datasets.load_dataset`, or of your own images from
-    `automc.network.folders.image_folder` or `from_torch`. `limits` are absolute (`{"latency_ms": 0.4}`) or a share of
-    the dense 8-bit network's cost (`{"latency_ms": "50%"}`, the default). `carve_from` says where the search and
-    selection images come from: `train` only if the model was not trained on them. The same call resumes a stopped
-    search. The result names the library, relative to `folder/model/winner`; `automc report FOLDER` makes a page of it.
+    `automc.network.folders.image_folder` or `from_torch`; `automc.network.tasks.pose` makes images of it that are to be
+    denoised, enlarged or searched for anomalies. `metric` is a name of `automc list metrics`. `limits` are absolute
+    (`{"latency_ms": 0.4}`) or a share of the dense 8-bit network's cost (`{"latency_ms": "50%"}`, the default).
+    `carve_from` says where the search and selection images come from: `train` only if the model was not trained on
+    them. The same call resumes a stopped search. The result names the library, relative to `folder/model/winner`;
+    `automc report FOLDER` makes a page of it.
 
     Raises the errors of `automc.errors`: an `InputError` before any time is spent.
     """
@@ -66,6 +69,7 @@ def search(
             "description": f"{type(model).__name__} on {data.name}",
             "network": type(model).__name__,
             "data": images,
+            "metric": metric,
             "device": device,
             "search_space": search_space if isinstance(search_space, str) else "given",
             "goal": {"reward": reward} | ({} if limits is None else {"limits": dict(limits)}),
