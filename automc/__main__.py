@@ -243,16 +243,39 @@ def compile_(
     compiler: Compiler = "zig",
     out: Out = None,
     explain: Annotated[bool, typer.Option(help="Print the kernel, tile and bytes of each layer.")] = False,
+    onnx: Annotated[bool, typer.Option(help="Write the program as an ONNX model, too, for other runtimes.")] = False,
 ) -> None:
     """Build the C library of a program for a target.
 
     Examples:
       automc compile runs/quickstart/resnet8_digits/winner --target portable --out portable
+      automc compile mine --target neon
       automc compile mine --explain
     """
     from automc.commands.artifacts import compile_command
 
-    compile_command(program, target, compiler, out, explain)
+    compile_command(program, target, compiler, out, explain, onnx)
+
+
+@app.command()
+def bench(
+    artifact: Annotated[Path, typer.Argument(help="A folder that `automc compile` or `automc run` wrote.")],
+    device: Annotated[str, typer.Option(help="The name of the device's table.")] = "device",
+    cpu: Annotated[str, typer.Option(help="The device's processor, for the table.")] = "unknown",
+    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+) -> None:
+    """Write a program that checks a library on a device and prints a latency table of its kernels.
+
+    Copy it there, run it, and keep what it prints as DEVICE.csv in your folder latency_tables/.
+
+    Examples:
+      automc compile mine --target neon --out mine-neon
+      automc bench mine-neon --device pi4 --cpu "Cortex-A72" --out bench-pi4
+      scp bench-pi4 pi4: && ssh pi4 ./bench-pi4 > latency_tables/pi4.csv
+    """
+    from automc.commands.artifacts import bench_command
+
+    bench_command(artifact, device, cpu, out)
 
 
 @app.command()

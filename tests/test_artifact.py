@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from automc.errors import CompileError, CorruptFile, NameNotFound, RunnerError, 
 from automc.files import cache_directory, sha256_of
 from tests.programs import random_pixels, random_program
 
-FILES = ("model.c", "model.h", "libmodel.a", "libmodel.so", "program.safetensors")
+FILES = ("model.c", "model.h", "main.c", "CMakeLists.txt", "libmodel.a", "libmodel.so", "program.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +218,16 @@ def test_avx2_code_has_no_instruction_of_avx512(program, tmp_path):
     code = subprocess.run(["objdump", "-d", library], capture_output=True, text=True, check=True).stdout
     assert "%ymm" in code
     assert not re.search(r"%zmm|%[xy]mm(1[6-9]|2\d|3[01])|%k[0-7]", code)
+
+
+def test_the_example_computes_an_image_from_a_file(artifact, program, tmp_path):
+    image = random_pixels(np.random.default_rng(3), program, 1)
+    (tmp_path / "image").write_bytes(image.tobytes())
+    sources = [artifact.folder / "main.c", artifact.folder / "libmodel.a"]
+    built = subprocess.run([sys.executable, "-m", "ziglang", "cc", *sources, "-o", tmp_path / "example"], check=False)
+    assert built.returncode == 0
+    done = subprocess.run([tmp_path / "example", tmp_path / "image"], capture_output=True, text=True, check=True)
+    assert np.array_equal(np.array(done.stdout.split(), np.float32), interpret(program, image)[0])
+    missing = subprocess.run([tmp_path / "example"], capture_output=True, text=True, check=False)
+    assert missing.returncode == 2
+    assert f"{program.input.size} bytes" in missing.stderr

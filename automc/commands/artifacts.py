@@ -74,7 +74,9 @@ def read_policy(text: str) -> Callable[[Network], Policy]:
     return lambda network: policy
 
 
-def compile_command(program: Path, target: str | None, compiler: str, out: Path | None, explain: bool) -> None:
+def compile_command(
+    program: Path, target: str | None, compiler: str, out: Path | None, explain: bool, onnx: bool
+) -> None:
     """Build a library, and on request say which kernel each layer got."""
     from automc.compiler.artifact import compile_program
     from automc.compiler.explain import explain as explained
@@ -89,6 +91,10 @@ def compile_command(program: Path, target: str | None, compiler: str, out: Path 
     chosen = target or host_target()
     folder = out or path.parent / f"library-{chosen}"
     artifact = compile_program(loaded, chosen, folder, compiler)
+    if onnx:
+        from automc.compiler.interchange import write_onnx
+
+        write_onnx(loaded, folder / "model.onnx")
     if explain:
         for row in explained(loaded, chosen):
             say(str(row))
@@ -104,6 +110,17 @@ def compile_command(program: Path, target: str | None, compiler: str, out: Path 
             verification.require_equal()
             say(f"verified under emulation on {verification.images} inputs ({verification.machine})")
     say(f"written to {folder}; try it with: automc verify {folder}")
+
+
+def bench_command(artifact: Path, device: str, cpu: str, out: Path | None) -> None:
+    """Write the program that a device runs."""
+    from automc.compiler.artifact import open_artifact
+    from automc.cost.bench import build_bench
+
+    opened = open_artifact(artifact)
+    path = out or artifact / f"bench-{device}"
+    build_bench(opened, device, cpu, path)
+    say(f"written to {path}; on the device: ./{path.name} > {device}.csv")
 
 
 def verify_command(artifact: Path, images: int, env: str | None) -> None:

@@ -12,6 +12,7 @@ from automc.compiler.build import SHARED, STATIC, build
 from automc.compiler.emit import emit_header, emit_source, prefix_of
 from automc.compiler.emulation import Emulated, emulate
 from automc.compiler.emulators import first_available, remedy
+from automc.compiler.example import CMAKE, emit_example
 from automc.compiler.isa import Machine
 from automc.compiler.library import Library, open_code
 from automc.compiler.lowering import Lowered, lower
@@ -23,7 +24,8 @@ from automc.files import sha256_of, write_atomic
 
 _MANIFEST = "manifest.json"
 _PROGRAM = "program.safetensors"
-_FILES = ("model.c", "model.h", STATIC, _PROGRAM)  # and SHARED, where the target's systems load libraries
+# And SHARED, where the target's systems load libraries.
+_FILES = ("model.c", "model.h", "main.c", "CMakeLists.txt", STATIC, _PROGRAM)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,8 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
     prefix = prefix_of(lowered)
     build(emit_source({prefix: lowered}), tools, folder, lowered.target.loadable)
     write_atomic(folder / "model.h", emit_header(lowered, prefix))
+    write_atomic(folder / "main.c", emit_example(program, prefix))
+    write_atomic(folder / "CMakeLists.txt", CMAKE)
     program.save(folder / _PROGRAM)
     kernels = zip(program.operations, lowered.kernels, strict=True)
     files = (*_FILES, SHARED) if lowered.target.loadable else _FILES

@@ -56,7 +56,7 @@ def measure(
     if not missing:
         return table
     deadline = time.monotonic() + seconds
-    probes = probes_of(missing, _KERNELS_A_PROBE)
+    probes = _new_operations_first(probes_of(missing, _KERNELS_A_PROBE))
     report(f"{path.stem}: {len(missing)} kernels to time for {target}, {len(table.rows)} are known")
     with tempfile.TemporaryDirectory(prefix="automc-measure-") as temporary:
         folder = Path(temporary)
@@ -76,6 +76,18 @@ def measure(
         write_table(table, path)
     report(f"{path.stem}: {len(table.rows)} kernels, {overhead * 1e3:.2f} us a call beside them")
     return table
+
+
+def _new_operations_first(probes: Sequence[Probe]) -> list[Probe]:
+    """Probes of operations that those before them lack come first, since a kind without a row has no price at all."""
+    seen: set[str] = set()
+    first: list[Probe] = []
+    later: list[Probe] = []
+    for probe in probes:
+        operations = {kernel.operation for kernel in probe.kernels.values()}
+        (first if operations - seen else later).append(probe)
+        seen |= operations
+    return first + later
 
 
 def processor() -> str:

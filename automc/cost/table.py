@@ -89,14 +89,20 @@ class LatencyTable:
 
 def write_table(table: LatencyTable, path: Path) -> None:
     """Write the table, all of it or nothing."""
+    write_atomic(path, table_text(table))
+
+
+def table_text(table: LatencyTable, sealed: bool = True) -> str:
+    """The text of a table; one that is not `sealed` has no checksum, so that rows can be added behind it."""
     entries = {entry.name: str(getattr(table.header, entry.name)) for entry in fields(Header)}
     entries["units"] = "latency_ms and spread_ms in milliseconds; height and width in pixels; bits in bits"
     if table.energy:
         entries |= {f"energy.{name}": value for name, value in table.energy.to_header().items()}
-    entries["sha256"] = table.sha256
+    if sealed:
+        entries["sha256"] = table.sha256
     # pandas reads a '#' inside a line as a comment, and a header entry is one line.
     head = "".join(f"# {name}: {' '.join(value.split())}\n" for name, value in entries.items())
-    write_atomic(path, head + _rows_text(table.rows))
+    return head + _rows_text(table.rows)
 
 
 def read_table(path: Path) -> LatencyTable:
@@ -116,13 +122,19 @@ def read_table(path: Path) -> LatencyTable:
     return LatencyTable(header, energy, rows)
 
 
+def key_cells(kernel: Kernel) -> list[int | str]:
+    """What a row says of its kernel."""
+    return [int(value) if isinstance(value, bool) else value for value in kernel]
+
+
 def _rows_text(rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for row in rows:
-        key = [int(value) if isinstance(value, bool) else value for value in row.kernel]
-        writer.writerow([*key, f"{row.latency_ms:.6g}", f"{row.spread_ms:.3g}", row.count, row.source])
+        writer.writerow(
+            [*key_cells(row.kernel), f"{row.latency_ms:.6g}", f"{row.spread_ms:.3g}", row.count, row.source]
+        )
     return text.getvalue()
 
 

@@ -1,0 +1,60 @@
+"""What goes with a library so that it is used within minutes: a small program in C, and a CMake file that builds it."""
+
+from __future__ import annotations
+
+from string import Template
+
+from automc.compression.program import Program
+
+_MAIN = Template("""\
+/* Computes one image: ./example IMAGE, a file of $height x $width x $channels bytes, row by row, the channels of a
+   pixel side by side. Prints the network's results, one a line. */
+#include <stdint.h>
+#include <stdio.h>
+#include "model.h"
+
+static uint8_t memory[${prefix}_ARENA_BYTES + ${prefix}_ARENA_ALIGNMENT];
+static uint8_t pixels[${prefix}_INPUT_BYTES];
+static float results[${prefix}_OUTPUTS];
+
+int main(int count, char **arguments) {
+  uint8_t *arena = memory + (${prefix}_ARENA_ALIGNMENT - (uintptr_t)memory % ${prefix}_ARENA_ALIGNMENT);
+  FILE *image = count == 2 ? fopen(arguments[1], "rb") : NULL;
+  if (!image || fread(pixels, 1, sizeof pixels, image) != sizeof pixels) {
+    fprintf(stderr, "give the name of a file of %d bytes\\n", (int)sizeof pixels);
+    return 2;
+  }
+  fclose(image);
+  const int status = ${prefix}_init(arena);
+  if (status) {
+    fprintf(stderr, "the library cannot run here: model.h says what %d means\\n", status);
+    return 1;
+  }
+  ${prefix}_input(arena, pixels);
+  ${prefix}_invoke(arena);
+  ${prefix}_output(arena, results);
+  for (int i = 0; i < ${prefix}_OUTPUTS; i++) printf("%.9g\\n", (double)results[i]);
+  return 0;
+}
+""")
+
+CMAKE = """\
+# cmake -B build && cmake --build build && build/example IMAGE
+cmake_minimum_required(VERSION 3.10)
+project(example C)
+
+# The library was compiled so that its results are exact; link it as it is.
+add_library(model STATIC IMPORTED)
+set_target_properties(model PROPERTIES
+  IMPORTED_LOCATION "${CMAKE_CURRENT_SOURCE_DIR}/libmodel.a"
+  INTERFACE_INCLUDE_DIRECTORIES "${CMAKE_CURRENT_SOURCE_DIR}")
+
+add_executable(example main.c)
+target_link_libraries(example model)
+"""
+
+
+def emit_example(program: Program, prefix: str) -> str:
+    """The C of a program that computes one image from a file."""
+    given = program.input
+    return _MAIN.substitute(prefix=prefix, height=given.height, width=given.width, channels=given.channels)

@@ -1,0 +1,110 @@
+"""The kernel that an operation of a Program calls: what a table's row says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from automc.compiler.schedules.depthwise import is_depthwise
+from automc.compression.operations import (
+    Convolve,
+    Dequantise,
+    Join,
+    Lookup,
+    Operation,
+    Pool,
+    Quantise,
+    Rank,
+    Scale,
+    Select,
+    Shuffle,
+    Sum,
+    Tensor,
+)
+from automc.compression.program import Program
+from automc.cost.kernels import Kernel, OperationName, Pair
+
+
+def kernel_of(operation: Operation, program: Program) -> Kernel:
+    """The kernel of one operation; of a grouped convolution, which calls it once for each group, that of a group."""
+    return _KINDS[type(operation)](operation, program)
+
+
+def _convolve(operation: Convolve, program: Program) -> Kernel:
+    height, width = program.output_size(operation)
+    source = program.tensors[operation.source]
+    depthwise = is_depthwise(operation.weight.shape, operation.groups)
+    sets = 1 if depthwise else operation.groups
+    percent = 100
+    if operation.encoding == "blocks":
+        percent = round(100 * operation.multiplied_weights / operation.weight.size)
+    return Kernel(
+        "depthwise" if depthwise else "convolve",
+        height,
+        width,
+        source.channels // sets,
+        operation.outputs // sets,
+        *operation.kernel,
+        *operation.stride,
+        operation.weight_bits,
+        source.bits,
+        operation.residual is not None,
+        operation.encoding,
+        percent,
+    )
+
+
+def _pool(operation: Pool, program: Program) -> Kernel:
+    name: OperationName = "pool_mean" if operation.kind == "mean" else "pool_max"
+    return _moved(name, program.tensors[operation.source], program, operation, operation.kernel, operation.stride)
+
+
+def _moved(
+    name: OperationName,
+    source: Tensor,
+    program: Program,
+    operation: Operation,
+    kernel: Pair = (1, 1),
+    stride: Pair = (1, 1),
+) -> Kernel:
+    target = program.tensors[operation.target]
+    return Kernel(name, target.height, target.width, source.channels, target.channels, *kernel, *stride)
+
+
+def _plain(name: OperationName) -> Callable[[Operation, Program], Kernel]:
+    """Of operations that read as many channels as they write."""
+
+    def kernel(operation: Operation, program: Program) -> Kernel:
+        return _moved(name, program.tensors[operation.target], program, operation)
+
+    return kernel
+
+
+def _select(operation: Select, program: Program) -> Kernel:
+    stride = (operation.stride, operation.stride)
+    return _moved("select", program.tensors[operation.source], program, operation, (1, 1), stride)
+
+
+def _shuffle(operation: Shuffle, program: Program) -> Kernel:
+    factor = (operation.factor, operation.factor)
+    return _moved("shuffle", program.tensors[operation.source], program, operation, factor)
+
+
+def _dequantise(operation: Dequantise, program: Program) -> Kernel:
+    source = program.tensors[operation.source]
+    return Kernel("dequantise", source.height, source.width, source.channels, source.channels)
+
+
+_KINDS: dict[type[Operation], Callable[[Any, Program], Kernel]] = {
+    Quantise: _plain("quantise"),
+    Convolve: _convolve,
+    Sum: _plain("sum"),
+    Join: _plain("join"),
+    Select: _select,
+    Pool: _pool,
+    Lookup: _plain("lookup"),
+    Scale: _plain("scale"),
+    Shuffle: _shuffle,
+    Rank: _plain("rank"),
+    Dequantise: _dequantise,
+}

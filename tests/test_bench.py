@@ -1,0 +1,73 @@
+"""The program for a device: it checks the network there, and what it prints is a table of the network's kernels."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from automc.compiler.artifact import compile_program
+from automc.compiler.targets import host_target
+from automc.compression.policy import Policy
+from automc.compression.program import Convolve, Program
+from automc.cost.bench import build_bench
+from automc.cost.kernels import KernelPlan
+from automc.cost.model import CostModel
+from automc.cost.probes import random_program
+from automc.cost.recognise import kernel_of
+from automc.cost.table import read_table
+from automc.network.graph import Network
+from tests.networks import TINY_NETWORKS, TinyResidual, traced
+
+NETWORK = traced(TinyResidual())
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return random_program(NETWORK, Policy(), seed=0)
+
+
+def run_bench(program: Program, built: Program, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What the bench of `built` does that expects the results of `program`."""
+    artifact = compile_program(built, host_target(), folder / "library")
+    program.save(folder / "library" / "program.safetensors")
+    build_bench(artifact, "board", "a processor", folder / "bench")
+    return subprocess.run([folder / "bench"], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_what_it_prints_prices_the_network(program: Program, tmp_path: Path) -> None:
+    done = run_bench(program, program, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "board.csv").write_text(done.stdout)
+    table = read_table(tmp_path / "board.csv")
+    assert (table.header.device, table.header.cpu, table.header.target) == ("board", "a processor", host_target())
+    assert {row.kernel for row in table.rows} == {step.kernel for step in KernelPlan(NETWORK).steps(Policy())}
+    assert all(row.latency_ms > 0 and row.count > 1 for row in table.rows)
+    assert CostModel(NETWORK, table).cost(Policy()).interpolated == ()
+
+
+def test_another_result_is_found_out(program: Program, tmp_path: Path) -> None:
+    last = program.operations[-1]
+    assert isinstance(last, Convolve)
+    other = Program(program.name, program.tensors, (*program.operations[:-1], _with_another_bias(last)))
+    done = run_bench(program, other, tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "results differ" in done.stderr
+
+
+@pytest.mark.parametrize("module", TINY_NETWORKS)
+def test_a_program_calls_the_kernels_that_the_plan_says(module: type) -> None:
+    network: Network = traced(module())
+    policy = Policy(keep_ratio={group.name: 0.5 for group in network.groups if group.prunable})
+    program = random_program(network, policy, seed=0)
+    planned = [step.kernel for step in KernelPlan(network).steps(policy)]
+    assert [kernel_of(operation, program) for operation in program.operations] == planned
+
+
+def _with_another_bias(last: Convolve) -> Convolve:
+    from dataclasses import replace
+
+    return replace(last, bias=last.bias + np.int32(1))
