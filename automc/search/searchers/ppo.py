@@ -21,16 +21,17 @@ from automc.compression.policy import Policy
 from automc.environment.environment import CompressionEnv
 from automc.environment.observation import FEATURES
 from automc.environment.problem import Problem
+from automc.environment.sensitivity import single_losses
 from automc.files import canonical_json, sha256_of, write_atomic
+from automc.search.allocation import allocate
 from automc.search.searchers.base import Evaluate, Searcher, Settings
-from automc.search.searchers.greedy import GreedySettings, allocate, measure_sensitivities
 from automc.search.trials import Trial
 
 _HIDDEN = 64
 
 
 class PPOSettings(Settings):
-    """`prior`: `sensitivity` spends a trial a decision on what it loses alone, and learns to improve on the greedy
+    """`prior`: `sensitivity` measures what each choice loses alone, which is no trial, and learns to improve on the
     allocation that follows from it; `none` learns from nothing. `episodes`: policies between two updates. `confidence`:
     how strongly the fresh agent prefers the prior, in logits for each choice away from it. `entropy`: its bonus.
     """
@@ -67,9 +68,7 @@ class PPOAgent(Searcher):
         settings: PPOSettings = self.settings
         memory = _Memory(self.problem, evaluate, settings.prior != "none")
         if settings.prior == "sensitivity":
-            greedy = GreedySettings()
-            measured = measure_sensitivities(self.problem, memory.evaluate, greedy.uniform_trials)
-            allocated = allocate(self.problem, measured.base, np.exp(measured.logarithms), greedy.growth)
+            allocated = allocate(self.problem, single_losses(self.problem))
             memory.evaluate(self.problem.space.policy(allocated))
         steps = len(self.problem.space.decisions)
         self._agent = MaskablePPO(
