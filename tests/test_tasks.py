@@ -1,4 +1,4 @@
-"""Tasks: the images and targets that they make of a data set, and what networks of images learn."""
+"""Tasks: the images and targets that they make of a data set, and networks of images from training to the report."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automc.analysis.report import write_report
+from automc.analysis.tables import write_tables
+from automc.compression.executor import Executor
+from automc.compression.program import Program
 from automc.environment.loading import build_problem
 from automc.errors import ConfigError, DataError, NameNotFound
 from automc.network.datasets import Dataset, Images, load_dataset
 from automc.network.tasks import distillation, loss, pose
+from automc.network.trace import trace
 from automc.network.training import train
 from automc.schema import (
     AnomalyTask,
     DenoiseTask,
     EnvironmentSpec,
+    ExperimentSpec,
+    SearcherSpec,
     TrainingSpec,
     UpscaleTask,
     make_spec,
 )
-from tests.problems import JOINT
+from automc.search.deliver import DeliverySettings, deliver
+from automc.search.experiment import run_experiment
+from automc.search.trials import read_log
+from tests.problems import JOINT, macs_table
 
 CONTENT = {"description": "", "network": "small", "data": {"name": "digits", "search": 30, "selection": 30}}
 
@@ -133,6 +143,53 @@ def test_an_answer_of_another_shape_is_refused(digits):
     posed = pose(digits, UpscaleTask(kind="upscale", factor=2))
     with pytest.raises(DataError, match=r"small answers 1 x 4 x 4 \(channels, height, width\), but the task on digits"):
         build_problem("small", spec(metric="psnr"), Denoiser().eval(), posed, space=JOINT)
+
+
+def fitted_denoiser(posed: Dataset) -> nn.Module:
+    """Random features of the noisy image, and a fit to the clean one."""
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 8, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 64))
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, 0, 0.3, generator=generator)
+    parts = (posed.train.pixels, posed.train.targets)
+    inputs, wanted = (torch.tensor(pixels / 255.0).flatten(1).float() for pixels in parts)
+    with torch.no_grad():
+        features = module[:-1](inputs.view(-1, 1, 8, 8))
+        gram = features.T @ features + torch.eye(512)
+        module[-1].weight.copy_(torch.linalg.solve(gram, features.T @ wanted).T)
+        module[-1].bias.zero_()
+    return module.eval()
+
+
+def test_denoising_from_the_search_to_the_report(digits, tmp_path):
+    posed = pose(digits, DenoiseTask(kind="denoise", noise=40))
+    module = fitted_denoiser(posed)
+    asked = spec(metric="psnr", goal={"limits": {"size_bytes": "60%"}}, finetuning={"epochs": 0})
+    table = macs_table(trace(module, (1, 8, 8), posed.mean, posed.std, "small"))
+    problem = build_problem("small", asked, module, posed, space=JOINT, table=table)
+    experiment = ExperimentSpec(description="", envs=["small"], searchers=[SearcherSpec(name="random")], trials=6)
+    run_experiment(experiment, tmp_path, lambda name: problem)
+    result = deliver(problem, tmp_path / "small", DeliverySettings(candidates=2, verified_images=20))
+    assert (result.verification.images, result.verification.logits) == (20, 20 * 64)
+    assert result.verification.different_logits == 0
+    header, trials = read_log(tmp_path / "small" / "random-0")
+    assert header["metric"]["unit"] == "dB"
+    best = max(trials, key=lambda trial: trial.reward)
+    assert best.reward == best.metrics["psnr"] / 100
+    dense, delivered, test = result.row("dense_float32"), result.delivered, problem.splits.test
+    answered = Executor(Program.load(tmp_path / "small/winner/program.safetensors")).run(test.pixels)
+    levels = np.rint(np.clip(answered, 0, 1) * 255).reshape(test.targets.shape)
+    errors = ((levels - test.targets) ** 2).mean((1, 2, 3))
+    assert delivered.quality == pytest.approx((10 * np.log10(255**2 / errors)).mean(), rel=1e-6)
+    assert 15 < delivered.quality < dense.quality < 30
+    assert delivered.lower < delivered.quality < delivered.upper
+    page = write_report(tmp_path).read_text()
+    lost = dense.quality - delivered.quality
+    assert f"its PSNR on the test images is {delivered.quality:.2f} dB, {lost:.2f} dB less than that of the" in page
+    assert all(text in page for text in ("test PSNR", "PSNR on the search images (dB)", "PSNR and cost"))
+    assert "accuracy" not in page
+    assert tmp_path / "tables" / "comparison.csv" in write_tables(tmp_path)
+    assert "psnr,psnr_lower,psnr_upper" in (tmp_path / "tables" / "comparison.csv").read_text()
 
 
 @pytest.mark.parametrize(
