@@ -115,14 +115,16 @@ class GoalSpec(_Model):
 
 
 class TrainingSpec(_Model):
-    """How `automc train` makes the dense weights: SGD with Nesterov momentum, linear warm-up, cosine to zero.
+    """How `automc train` makes the dense weights: SGD with Nesterov momentum or Adam, linear warm-up, cosine to zero.
 
+    Adam suits networks that answer with images, at a learning rate of a few thousandths.
     Images are shifted by up to `crop` pixels and, with `flip`, mirrored at random; `bfloat16` computes convolutions in
     that type, where the processor has it.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 40
     batch_size: Annotated[int, Field(ge=1)] = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.2
     warmup_epochs: Annotated[float, Field(ge=0)] = 2.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from automc import catalog
 from automc.cost.table import write_table
 from automc.environment.environment import CompressionEnv
-from automc.environment.loading import load_problem
+from automc.environment.loading import load_problem, open_dataset
 from automc.errors import ConfigError, NameNotFound, WeightsError
 from automc.network import datasets
 from automc.network.trace import trace
@@ -26,20 +26,24 @@ from tests.problems import macs_table
 def make(tmp_path, monkeypatch):
     """`gymnasium.make` with random weights, a made-up device, and random pixels where a data set is not shipped."""
 
-    def noise() -> datasets.Dataset:
+    def noise(name: str, classes: tuple[str, ...], side: int, channels: int) -> datasets.Dataset:
         random = np.random.default_rng(0)
         images = datasets.Images(
-            random.integers(0, 256, (6000, 32, 32, 3), dtype=np.uint8), random.integers(0, 10, 6000)
+            random.integers(0, 256, (6000, side, side, channels), dtype=np.uint8),
+            random.integers(0, len(classes), 6000),
         )
-        names = tuple("abcdefghij")
-        return datasets.Dataset("cifar10", names, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), images, images.take(slice(0, 9)))
+        mean, std = (0.5,) * channels, (0.2,) * channels
+        return datasets.Dataset(name, classes, mean, std, images, images)
 
-    monkeypatch.setitem(datasets._REGISTRY, "cifar10", noise)
+    fashion = ("t-shirt", *"bcdefghij")
+    monkeypatch.setitem(datasets._REGISTRY, "cifar10", lambda: noise("cifar10", tuple("abcdefghij"), 32, 3))
+    monkeypatch.setitem(datasets._REGISTRY, "fashion_mnist", lambda: noise("fashion_mnist", fashion, 28, 1))
     monkeypatch.setenv("AUTOMC_PATH", str(tmp_path))
 
     def make(name: str, *overrides: str, weights=None):
-        spec = read_spec(EnvironmentSpec, catalog.find("envs", name))
-        dataset = datasets.load_dataset(spec.data.name)
+        file = catalog.find("envs", name)
+        spec = read_spec(EnvironmentSpec, file)
+        dataset = open_dataset(spec, file)
         _, height, width, channels = dataset.train.pixels.shape
         module = build_network(spec.network, len(dataset.classes), channels)
         network = trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network)

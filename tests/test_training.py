@@ -58,7 +58,7 @@ class Killed(Exception):
     pass
 
 
-def killed(images: Images, held_out: Images, folder: Path, batches: int) -> None:
+def killed(images: Images, folder: Path, batches: int, recipe: TrainingSpec = RECIPE) -> None:
     """Train until a process would have been killed, while it computes the batch after `batches` ones."""
     module = TinyResidual(1)
     seen = 0
@@ -71,18 +71,28 @@ def killed(images: Images, held_out: Images, folder: Path, batches: int) -> None
 
     module.register_forward_pre_hook(count)
     with pytest.raises(Killed):
-        train(module, images, MEAN, STD, RECIPE, folder, lambda line: None, lambda judged: "")
+        train(module, images, MEAN, STD, recipe, folder, lambda line: None, lambda judged: "")
 
 
 @pytest.mark.parametrize("batches", [0, 6, 10, 25])  # 10 batches make an epoch
 def test_resumed_training_ends_with_the_same_weights(
     images: Images, held_out: Images, uninterrupted: tuple[nn.Module, list[str], Path], tmp_path: Path, batches: int
 ) -> None:
-    killed(images, held_out, tmp_path, batches)
+    killed(images, tmp_path, batches)
     module, lines = trained(images, held_out, tmp_path)
     assert len(lines) == 4 - batches // 10
     expected = uninterrupted[0].state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in module.state_dict().items())
+
+
+def test_adam_learns_and_goes_on_where_it_was_killed(images: Images, held_out: Images, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"optimizer": "adam", "learning_rate": 0.01, "epochs": 2})
+    whole, _ = trained(images, held_out, tmp_path / "whole", recipe)
+    killed(images, tmp_path / "killed", 15, recipe)
+    resumed, lines = trained(images, held_out, tmp_path / "killed", recipe)
+    assert len(lines) == 1
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+    assert share_right(whole, held_out) > share_right(TinyResidual(1), held_out) + 0.3
 
 
 def test_training_learns_and_reports_every_epoch(

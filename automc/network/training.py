@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -93,9 +93,7 @@ def train(
     """
     layout = fastest_layout(module, images, mean, std)
     module.to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        module.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
-    )
+    optimizer = _OPTIMIZERS[recipe.optimizer](module, recipe)
     identity = _identity(module, images, mean, std, recipe)
     first = _restore(module, optimizer, identity, folder)
     steps = math.ceil(len(images) / recipe.batch_size)
@@ -143,6 +141,25 @@ def fastest_layout(
     return torch.channels_last
 
 
+def _sgd(module: nn.Module, recipe: TrainingSpec) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        module.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+    )
+
+
+def _adam(module: nn.Module, recipe: TrainingSpec) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019); the momentum is its beta_1.
+
+    The squared errors of images and their gradients are so small that a rate of SGD which moves a network at all from
+    where it starts depends on its size, its depth, and how it was initialised.
+    """
+    betas = (recipe.momentum, 0.999)
+    return torch.optim.AdamW(module.parameters(), lr=0.0, betas=betas, weight_decay=recipe.weight_decay)
+
+
+_OPTIMIZERS: Mapping[str, Callable[[nn.Module, TrainingSpec], torch.optim.Optimizer]] = {"sgd": _sgd, "adam": _adam}
+
+
 def _learning_rate(recipe: TrainingSpec, progress: float) -> float:
     if progress < recipe.warmup_epochs:
         return recipe.learning_rate * (progress + 0.01) / recipe.warmup_epochs
@@ -166,17 +183,20 @@ def _identity(
     }
 
 
-def _store(module: nn.Module, optimizer: torch.optim.SGD, identity: dict[str, str], folder: Path, epochs: int) -> None:
+def _store(
+    module: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, str], folder: Path, epochs: int
+) -> None:
     from safetensors.torch import save
 
     tensors = {f"module.{name}": value.contiguous() for name, value in module.state_dict().items()}
     for name, parameter in module.named_parameters():
-        tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
+        for part, value in optimizer.state[parameter].items():
+            tensors[f"{part}.{name}"] = value.contiguous()
     # One file, so that no crash can leave tensors and the count of epochs from different moments.
     write_atomic(folder / "state.safetensors", save(tensors, identity | {"epochs": str(epochs)}))
 
 
-def _restore(module: nn.Module, optimizer: torch.optim.SGD, identity: dict[str, str], folder: Path) -> int:
+def _restore(module: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, str], folder: Path) -> int:
     """Load the last finished epoch's state, if there is one, and return how many epochs it has seen."""
     from safetensors import SafetensorError, safe_open
 
@@ -194,6 +214,9 @@ def _restore(module: nn.Module, optimizer: torch.optim.SGD, identity: dict[str, 
             f"{path} belongs to a training with another {', '.join(other)}; remove it or choose another folder"
         )
     module.load_state_dict({k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")})
-    for name, parameter in module.named_parameters():
-        optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
+    parameters = dict(module.named_parameters())
+    for key, value in tensors.items():
+        part, _, name = key.partition(".")
+        if part != "module":
+            optimizer.state[parameters[name]][part] = value
     return int(metadata["epochs"])

@@ -112,6 +112,7 @@ _ZOO: dict[str, Entry] = {
     "autoencoder": Entry("autoencoder, anomaly detection of MLPerf Tiny", _image("autoencoder", "Autoencoder"), _GREY),
     "dncnn": Entry("DnCNN, removal of noise", _image("images", "DnCnn", depth=17, width=64)),
     "dncnn_small": Entry("DnCNN of 8 layers, 24 channels", _image("images", "DnCnn", depth=8, width=24)),
+    "dncnn_tiny": Entry("DnCNN of 4 layers, 16 channels", _image("images", "DnCnn", depth=4, width=16)),
     "fsrcnn_x2": Entry("FSRCNN, images twice as large", _image("images", "Fsrcnn", factor=2), (3, 16, 16)),
     "lenet5": Entry("LeNet-5 of Deep Compression", _classifier("lenet", "LeNet5"), _GREY),
 }
