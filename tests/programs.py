@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compression.program import (
+from automc.compression.operations import (
     MULTIPLIER_RANGE,
     Convolve,
     Dequantise,
@@ -15,7 +15,6 @@ from automc.compression.program import (
     Lookup,
     Operation,
     Pool,
-    Program,
     Quantise,
     Rank,
     Scale,
@@ -24,6 +23,7 @@ from automc.compression.program import (
     Sum,
     Tensor,
 )
+from automc.compression.program import Program
 
 Pair = tuple[int, int]
 

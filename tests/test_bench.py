@@ -10,8 +10,9 @@ import pytest
 
 from automc.compiler.artifact import compile_program
 from automc.compiler.targets import host_target
+from automc.compression.operations import Convolve
 from automc.compression.policy import Policy
-from automc.compression.program import Convolve, Program
+from automc.compression.program import Program
 from automc.cost.bench import build_bench
 from automc.cost.kernels import KernelPlan
 from automc.cost.model import CostModel

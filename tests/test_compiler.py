@@ -6,7 +6,8 @@ import pytest
 from automc.compiler.artifact import compile_batch
 from automc.compiler.targets import TARGETS, runs_here
 from automc.compression.interpreter import interpret
-from automc.compression.program import Convolve, Program, Quantise, Tensor
+from automc.compression.operations import Convolve, Quantise, Tensor
+from automc.compression.program import Program
 from automc.errors import DataError, RunnerError
 from tests.programs import Builder, random_pixels, random_program
 

@@ -12,7 +12,7 @@ from automc.compiler.lowering import lower
 from automc.compiler.sizes import stored_bytes
 from automc.compiler.storage import encode
 from automc.compiler.targets import TARGETS, find_target, host_target
-from automc.compression.program import Convolve
+from automc.compression.operations import Convolve
 from automc.errors import NameNotFound
 from tests.programs import Builder, random_program
 

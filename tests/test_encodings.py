@@ -16,7 +16,7 @@ from automc.compiler.sizes import program_bytes, stored_bytes
 from automc.compiler.targets import TARGETS
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
-from automc.compression.program import Convolve
+from automc.compression.operations import Convolve
 from automc.errors import RunnerError
 from tests.machines import PROCESSORS, assert_exact
 from tests.programs import Builder, random_pixels

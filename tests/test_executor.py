@@ -11,7 +11,8 @@ import torch
 from automc.compression.executor import Executor
 from automc.compression.export import to_torch
 from automc.compression.interpreter import interpret
-from automc.compression.program import Convolve, Program
+from automc.compression.operations import Convolve
+from automc.compression.program import Program
 from automc.compression.steps import ConvolveStep, signs, step_of
 from automc.errors import DataError
 from tests.programs import Builder, random_pixels, random_program

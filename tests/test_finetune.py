@@ -15,7 +15,8 @@ from torch import nn
 from automc.compression.descent import orthogonalised
 from automc.compression.finetune import finetune
 from automc.compression.interpreter import interpret
-from automc.compression.program import Convolve, Operation, Pool, Program, Quantise, Select, Tensor
+from automc.compression.operations import Convolve, Operation, Pool, Quantise, Select, Tensor
+from automc.compression.program import Program
 from automc.compression.shadow import ShadowWeights
 from automc.errors import CorruptFile, DataError, RunMismatch, WeightsError
 from automc.network.datasets import Images, load_dataset

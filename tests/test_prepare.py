@@ -10,9 +10,10 @@ from torch import nn
 from automc.choices import Uniform
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret, interpret_all
+from automc.compression.operations import Convolve, Select
 from automc.compression.policy import Policy, uniform_policy
 from automc.compression.prepare import Preparation
-from automc.compression.program import Convolve, Program, Select
+from automc.compression.program import Program
 from automc.errors import DataError, PolicyError
 from automc.network.datasets import load_dataset
 from automc.network.forward import forward

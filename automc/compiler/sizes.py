@@ -11,7 +11,8 @@ from automc.compiler.schedules import schedule
 from automc.compiler.schedules.depthwise import is_depthwise
 from automc.compiler.schedules.products import Window
 from automc.compiler.targets.portable import PORTABLE
-from automc.compression.program import Convolve, Program
+from automc.compression.operations import Convolve
+from automc.compression.program import Program
 
 _BYTES_OF_CONSTANTS = 8  # an int32 bias and a float32 multiplier for every output channel
 

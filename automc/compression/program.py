@@ -14,43 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.compression.operations import (
-    MULTIPLIER_RANGE,
     OPERATIONS,
     Convolve,
     Dequantise,
-    Join,
-    Lookup,
     Operation,
-    Pool,
     Quantise,
     Rank,
-    Scale,
-    Select,
-    Shuffle,
-    Sum,
     Tensor,
     window_counts,
 )
 from automc.errors import CorruptFile, InvalidProgram
 from automc.files import canonical_json, write_atomic
-
-__all__ = [
-    "MULTIPLIER_RANGE",
-    "Convolve",
-    "Dequantise",
-    "Join",
-    "Lookup",
-    "Operation",
-    "Pool",
-    "Program",
-    "Quantise",
-    "Rank",
-    "Scale",
-    "Select",
-    "Shuffle",
-    "Sum",
-    "Tensor",
-]
 
 _RESULTS = (Convolve, Dequantise)  # what can be the last operation
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from automc.compiler.artifact import Artifact
+from automc.compression.operations import Convolve
 from automc.compression.policy import Policy
-from automc.compression.program import Convolve, Program
+from automc.compression.program import Program
 from automc.cost.measure import processor
 from automc.cost.model import CostModel
 from automc.cost.timing import Reference

@@ -19,9 +19,10 @@ import torch
 
 from automc.compiler.artifact import compile_batch
 from automc.compiler.targets import TARGETS, runs_here
+from automc.compression.operations import Convolve, Quantise, Tensor
 from automc.compression.policy import uniform_policy
 from automc.compression.prepare import Preparation
-from automc.compression.program import Convolve, Program, Quantise, Tensor
+from automc.compression.program import Program
 from automc.network.trace import trace
 from automc.network.zoo import build_network
 
