@@ -63,7 +63,7 @@ def read_policy(text: str) -> Callable[[Network], Policy]:
         except ValueError as error:
             raise PolicyError(
                 f"policy '{text}' must have the form uniform:KEEP_RATIO,WEIGHT_BITS,ACTIVATION_BITS with a ratio in "
-                "(0, 1] and bits in 2..8, as in uniform:0.75,6,7"
+                "(0, 1] and bits in 1..8, as in uniform:0.75,6,7"
             ) from error
         return lambda network: uniform_policy(network, keep_ratio, weight_bits, activation_bits)
     try:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from automc.choices import Choice, Codebook, Gated, LowRank, Sparse, Uniform
 from automc.compression.policy import Policy
+from automc.compression.windows import Encoding
 from automc.network.graph import Add, Concat, Conv, Curve, Gather, Input, Layer, Multiply, Network, Pool, Shuffle
 
 OperationName = Literal[
@@ -28,7 +29,6 @@ OperationName = Literal[
     "dequantise",
 ]
 OPERATIONS: tuple[str, ...] = get_args(OperationName)
-Encoding = Literal["dense", "codebook", "sparse", "blocks"]
 ENCODINGS: tuple[str, ...] = get_args(Encoding)
 
 

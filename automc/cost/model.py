@@ -27,7 +27,7 @@ _GAP_BITS = 2  # how many more bits than the mean gap needs are kept for the gap
 class Cost:
     """What one inference takes. `interpolated` names the layers whose latency no row of the table says exactly.
 
-    `energy_mj` is None where the table states no energy model, `peak_memory_bytes` where no Program was planned.
+    `energy_mj` is None where the table states no energy model.
     """
 
     latency_ms: float
@@ -36,7 +36,6 @@ class Cost:
     macs: int
     interpolated: tuple[str, ...]
     source: Source
-    peak_memory_bytes: int | None = None
 
 
 class _Price(NamedTuple):

@@ -22,9 +22,8 @@ def kernels_to_measure(needs: Iterable[tuple[Network, SearchSpaceSpec]]) -> tupl
     For each geometry (operation, pixels, window, stride): a grid of input and output channels for the bits of the
     slowest and the fastest growth of partial sums; for all other bits that may lead to other instructions, or to
     another decoding of weights, and for the methods that the space offers, only its two ends and its middle; and a
-    residual along the output channels. Where no
-    channels can go there is no grid: then all kernels are timed, as those of the dense 8-bit network always are.
-    Pins are not looked at: what they forbid is little, what they force is 8 bits or in the lists.
+    residual along the output channels. Where no channels can go there is no grid: then all kernels are timed, as those
+    of the dense 8-bit network always are. Of pins only the bits that they ask for count; what they forbid is little.
     """
     chosen: set[Kernel] = set()
     pruned: dict[Kernel, list[Kernel]] = defaultdict(list)

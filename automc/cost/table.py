@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from automc.compression.windows import Encoding
 from automc.cost.energy import EnergyCoefficients
-from automc.cost.kernels import ENCODINGS, OPERATIONS, Encoding, Kernel, OperationName
+from automc.cost.kernels import ENCODINGS, OPERATIONS, Kernel, OperationName
 from automc.errors import TableError
 from automc.files import closest, sha256_of, write_atomic
 
