@@ -36,6 +36,11 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f". Did you mean '{matches[0]}'?" if matches else ""
 
 
+def first_line(documented: object) -> str:
+    """The first line of a docstring; empty where there is none."""
+    return next(iter((documented.__doc__ or "").strip().splitlines()), "")
+
+
 def sha256_of(content: bytes | Path) -> str:
     """The hexadecimal SHA-256 of bytes, or of a file's content."""
     if isinstance(content, Path):

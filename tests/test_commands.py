@@ -11,6 +11,7 @@ from automc.__main__ import main
 from automc.catalog import own_folder
 from automc.commands.run import _load
 from automc.cost.table import write_table
+from automc.environment.quality import _REGISTRY
 from automc.errors import NameNotFound
 from automc.network.trace import trace
 from automc.network.zoo import build_network
@@ -125,6 +126,55 @@ def test_check_names_every_faulty_file(automc, tmp_path):
     assert "envs/one.yaml" in errors
     assert "envs/two.yaml:2:1" in errors
     assert "envs/resnet8_digits: good" in output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("network: resnet8", "network: resnet9", "Did you mean 'resnet8'?"),
+        ("name: digits", "name: digit", "Did you mean 'digits'?"),
+        ("network: resnet8", "network: resnet8\nmetric: acuracy", "Did you mean 'accuracy'?"),
+    ],
+)
+def test_check_knows_the_names_in_an_environment(automc, tmp_path, old, new, message):
+    write_env(tmp_path, "mine", DIGITS.replace(old, new, 1))
+    code, _, errors = automc("check", "mine")
+    assert message in " ".join(errors.split())
+    assert code == 2
+
+
+def test_a_refused_run_leaves_its_folder_to_the_next_one(automc):
+    assert "Did you mean 'accuracy'?" in automc("run", "resnet8_digits", "metric=acuracy")[2]
+    code, _, errors = automc("run", "resnet8_digits", "network=resnet9")
+    assert "Did you mean 'resnet8'?" in errors
+    assert code == 2
+
+
+def test_list_imports_neither_torch_nor_the_searchers_libraries():
+    code = """
+import runpy, sys
+sys.argv = ["automc", "list"]
+try:
+    runpy.run_module("automc", run_name="__main__")
+except SystemExit:
+    pass
+print(sorted({"torch", "sklearn", "optuna", "stable_baselines3", "matplotlib", "pandas"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_plugins_metric_without_a_docstring_is_listed(automc, tmp_path, monkeypatch):
+    (tmp_path / "plain_plugin.py").write_text(
+        "from automc.environment.measures import mean_of\n"
+        "from automc.environment.quality import register_metric\n"
+        "register_metric('plain_metric')(lambda answers: mean_of(answers.outputs.max(1)))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("automc.environment.quality._REGISTRY", dict(_REGISTRY))
+    code, output, _ = automc("--plugin", "plain_plugin", "list", "metrics")
+    assert code == 0
+    assert "plain_metric" in output
 
 
 def test_list_shows_what_there_is(automc):

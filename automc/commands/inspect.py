@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from automc import catalog
 from automc.commands.console import note, say
 from automc.errors import AutomcError, ConfigError, NameNotFound
-from automc.files import cache_directory, closest
+from automc.files import cache_directory, closest, first_line
 from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec, read_spec
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 _TRIED_POLICIES = 5
 _KINDS: tuple[catalog.Kind, ...] = ("envs", "search_spaces", "latency_tables", "experiments")
+_MODELS: dict[catalog.Kind, type[EnvironmentSpec | SearchSpaceSpec | ExperimentSpec]] = {
+    "envs": EnvironmentSpec,
+    "search_spaces": SearchSpaceSpec,
+    "experiments": ExperimentSpec,
+}
 
 
 def list_command(what: str, clear: bool) -> None:
@@ -51,25 +56,13 @@ def list_command(what: str, clear: bool) -> None:
 def _files(kind: catalog.Kind) -> list[str]:
     lines = []
     for name, path in catalog.entries(kind).items():
-        if kind == "latency_tables":
-            described = str(path)
-        else:
-            try:
-                described = " ".join(_described(kind, path).split())
-            except ConfigError:
-                described = f"(faulty; see automc check {name})"
+        model = _MODELS.get(kind)
+        try:
+            described = str(path) if model is None else " ".join(read_spec(model, path).description.split())
+        except ConfigError:
+            described = f"(faulty; see automc check {name})"
         lines.append(f"{name:24s} {described}")
     return lines
-
-
-def _described(kind: catalog.Kind, path: Path) -> str:
-    match kind:
-        case "envs":
-            return read_spec(EnvironmentSpec, path).description
-        case "search_spaces":
-            return read_spec(SearchSpaceSpec, path).description
-        case _:
-            return read_spec(ExperimentSpec, path).description
 
 
 def _networks() -> list[str]:
@@ -100,15 +93,13 @@ def _data() -> list[str]:
 def _metrics() -> list[str]:
     from automc.environment.quality import find_metric, metric_names
 
-    return [
-        f"{name:24s} {(find_metric(name).measure.__doc__ or '').strip().splitlines()[0]}" for name in metric_names()
-    ]
+    return [f"{name:24s} {first_line(find_metric(name).measure)}" for name in metric_names()]
 
 
 def _searchers() -> list[str]:
-    from automc.search.searchers import searcher_class, searcher_names
+    from automc.search.searchers import searcher_names, searcher_title
 
-    return [f"{name:24s} {(searcher_class(name).__doc__ or '').splitlines()[0]}" for name in searcher_names()]
+    return [f"{name:24s} {searcher_title(name)}" for name in searcher_names()]
 
 
 def _targets() -> list[str]:
@@ -192,17 +183,9 @@ def _kind_of(path: Path) -> catalog.Kind:
 
 
 def _check(kind: catalog.Kind, path: Path) -> None:
-    from automc.environment.quality import find_metric
-
     match kind:
         case "envs":
-            spec = read_spec(EnvironmentSpec, path)
-            catalog.find("search_spaces", spec.search_space)
-            find_metric(spec.metric)
-            if spec.device != "host":
-                catalog.find("latency_tables", spec.device)
-            if spec.weights is not None and not (path.parent / spec.weights).is_file():
-                raise ConfigError(f"{path}: weights: there is no file {path.parent / spec.weights}")
+            _check_environment(read_spec(EnvironmentSpec, path), path)
         case "search_spaces":
             read_spec(SearchSpaceSpec, path)
         case "experiments":
@@ -211,6 +194,22 @@ def _check(kind: catalog.Kind, path: Path) -> None:
             from automc.cost.table import read_table
 
             read_table(path)
+
+
+def _check_environment(spec: EnvironmentSpec, path: Path) -> None:
+    from automc.environment.quality import find_metric
+    from automc.network.datasets import find_dataset
+    from automc.network.zoo import find_network
+
+    find_network(spec.network)
+    find_metric(spec.metric)
+    catalog.find("search_spaces", spec.search_space)
+    if spec.data.folder is None:
+        find_dataset(spec.data.name)
+    if spec.device != "host":
+        catalog.find("latency_tables", spec.device)
+    if spec.weights is not None and not (path.parent / spec.weights).is_file():
+        raise ConfigError(f"{path}: weights: there is no file {path.parent / spec.weights}")
 
 
 def _check_experiment(spec: ExperimentSpec) -> None:

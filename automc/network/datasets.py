@@ -149,12 +149,17 @@ def dataset_names() -> list[str]:
     return sorted(_REGISTRY)
 
 
+def find_dataset(name: str) -> Callable[[], Dataset]:
+    """What loads the data set called `name`. Raises `NameNotFound` with the nearest name."""
+    if name not in _REGISTRY:
+        known = dataset_names()
+        raise NameNotFound(f"no data set '{name}'{closest(name, known)} (known: {', '.join(known)})")
+    return _REGISTRY[name]
+
+
 def load_dataset(name: str) -> Dataset:
     """The data set called `name`.
 
     Raises `NameNotFound` for an unknown name, `DataError` where it has not been fetched or is damaged.
     """
-    if name not in _REGISTRY:
-        known = dataset_names()
-        raise NameNotFound(f"no data set '{name}'{closest(name, known)} (known: {', '.join(known)})")
-    return _REGISTRY[name]()
+    return find_dataset(name)()

@@ -134,14 +134,19 @@ def zoo() -> dict[str, Entry]:
     return dict(_ZOO)
 
 
+def find_network(name: str) -> Factory:
+    """What makes the network called `name`. Raises `NameNotFound` with the nearest name."""
+    if name not in _REGISTRY:
+        raise NameNotFound(f"no network '{name}'{closest(name, network_names())} (known: {', '.join(network_names())})")
+    return _REGISTRY[name]
+
+
 def build_network(name: str, classes: int, channels: int) -> nn.Module:
     """A network with fresh weights, in evaluation mode; one whose result is an image has no use for `classes`.
 
     Raises `NameNotFound` for an unknown name.
     """
-    if name not in _REGISTRY:
-        raise NameNotFound(f"no network '{name}'{closest(name, network_names())} (known: {', '.join(network_names())})")
-    return _REGISTRY[name](classes, channels).eval()
+    return find_network(name)(classes, channels).eval()
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from automc.errors import CorruptFile, RunMismatch, StorageError
 from automc.files import write_atomic
+from automc.search.trials import LOG_NAME
 
 _NAME = "run.json"
 
@@ -16,10 +17,12 @@ _NAME = "run.json"
 def identify(folder: Path, identity: Mapping[str, Any]) -> None:
     """Write what the run in `folder` is, or check that it is this one.
 
+    A run that was refused before its first study began may be another one now.
+
     Raises `RunMismatch` naming what differs, `CorruptFile` or `StorageError` where the run's file cannot be read.
     """
     path = folder / _NAME
-    if not path.exists():
+    if not path.exists() or next(folder.rglob(LOG_NAME), None) is None:
         write_atomic(path, json.dumps(identity, indent=2) + "\n")
         return
     try:

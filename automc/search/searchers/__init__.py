@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
 from automc.errors import ConfigError, NameNotFound
-from automc.files import closest
+from automc.files import closest, first_line
 
 if TYPE_CHECKING:
     from automc.environment.problem import Problem
     from automc.search.searchers.base import Searcher, Settings
 
-# Modules and classes as text, so that to list the names imports none of the libraries behind them.
+
+class _BuiltIn(NamedTuple):
+    """A searcher by text, so that to list them imports none of the libraries behind them."""
+
+    module: str
+    name: str
+    title: str
+
+
 _BUILT_IN = {
-    "dynamic": ("dynamic", "Dynamic"),
-    "greedy": ("greedy", "Greedy"),
-    "nsga2": ("optuna_samplers", "NSGA2"),
-    "ppo": ("ppo", "PPOAgent"),
-    "random": ("random", "Random"),
-    "tpe": ("optuna_samplers", "TPE"),
-    "uniform": ("uniform", "Uniform"),
+    "dynamic": _BuiltIn("dynamic", "Dynamic", "exact allocation on measured sensitivities, corrected by its trials"),
+    "greedy": _BuiltIn("greedy", "Greedy", "step by step what loses least for what it saves"),
+    "nsga2": _BuiltIn("optuna_samplers", "NSGA2", "evolution of policies by NSGA-II (Optuna)"),
+    "ppo": _BuiltIn("ppo", "PPOAgent", "a learned agent: proximal policy optimisation with masked actions"),
+    "random": _BuiltIn("random", "Random", "each decision drawn with equal chances from what the budget allows"),
+    "tpe": _BuiltIn("optuna_samplers", "TPE", "a tree-structured Parzen estimator (Optuna)"),
+    "uniform": _BuiltIn("uniform", "Uniform", "every uniform policy that keeps the budget, the least compressed first"),
 }
 _REGISTERED: dict[str, type[Searcher]] = {}
 
@@ -45,9 +53,14 @@ def searcher_class(name: str) -> type[Searcher]:
     if name not in _BUILT_IN:
         names = searcher_names()
         raise NameNotFound(f"no searcher '{name}'{closest(name, names)} (known: {', '.join(names)})")
-    module, found = _BUILT_IN[name]
-    searcher: type[Searcher] = getattr(import_module(f"{__name__}.{module}"), found)
+    known = _BUILT_IN[name]
+    searcher: type[Searcher] = getattr(import_module(f"{__name__}.{known.module}"), known.name)
     return searcher
+
+
+def searcher_title(name: str) -> str:
+    """What the searcher called `name` does, in a line. Raises `NameNotFound`."""
+    return _BUILT_IN[name].title if name in _BUILT_IN.keys() - _REGISTERED.keys() else first_line(searcher_class(name))
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> Settings:
