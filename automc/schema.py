@@ -15,6 +15,7 @@ from automc.files import closest, parse_yaml, yaml_lines
 
 CostMetric = Literal["latency_ms", "energy_mj", "size_bytes", "macs"]
 Fidelity = Literal["independent", "sequential"]
+Removal = Literal["second_order", "magnitude", "batch_norm", "taylor"]
 _PERCENT = re.compile(r"^\d+(\.\d+)?%$")
 
 
@@ -161,7 +162,9 @@ class EnvironmentSpec(_Model):
 
     `metric` says how well a network answers (`automc list metrics`). `fidelity` is how the search prepares a policy's
     network: `sequential` repairs each layer on what the compressed layers before it deliver, `independent` on the
-    dense network's inputs, which is a few times faster and misjudges strong compression.
+    dense network's inputs, which is a few times faster and misjudges strong compression. `removal` is the order in
+    which channels leave: by what the layers that read them lose after a refit (`second_order`), by the weights that
+    write them (`magnitude`), by their batch norm's scale (`batch_norm`), or by what the logits lose (`taylor`).
     """
 
     description: str
@@ -172,6 +175,7 @@ class EnvironmentSpec(_Model):
     device: str = "host"  # `host`, or the name of a file in latency_tables/
     search_space: str = "joint"
     fidelity: Fidelity = "sequential"
+    removal: Removal = "second_order"
     goal: GoalSpec = GoalSpec()
     training: TrainingSpec = TrainingSpec()
     finetuning: FinetuningSpec = FinetuningSpec()

@@ -33,13 +33,12 @@ def small_module(classes: int = 10) -> nn.Module:
     return module
 
 
-def small_problem(module=None, goal=None, priced=None, **data) -> Problem:
+def small_problem(module=None, goal=None, priced=None, removal="second_order", **data) -> Problem:
     dataset = load_dataset("digits")
     module = module or small_module()
     sizes = {"search": 60, "selection": 40, "calibration": 64} | data
-    spec = EnvironmentSpec(
-        description="", network="small", data=DataSpec(name="digits", **sizes), goal=goal or GoalSpec()
-    )
+    images = DataSpec(name="digits", **sizes)
+    spec = EnvironmentSpec(description="", network="small", data=images, goal=goal or GoalSpec(), removal=removal)
     table = macs_table(trace(priced or small_module(), (1, 8, 8), dataset.mean, dataset.std, "small"))
     return build_problem("small", spec, module, dataset, space=JOINT, table=table)
 
@@ -205,6 +204,12 @@ def test_identity_changes_with_what_it_names(problem):
     assert changed(search=61) == {"environment", "images"}
     assert changed(goal=GoalSpec(limits={"latency_ms": "60%"})) == {"environment"}
     assert changed(priced=Halves()) == {"table"}
+    assert changed(removal="magnitude") == {"environment"}
+
+
+def test_the_environments_order_of_removal_is_that_of_its_programs(problem):
+    chosen = small_problem(removal="magnitude").prepare().removal_order
+    assert any((chosen[name] != order).any() for name, order in problem.prepare().removal_order.items())
 
 
 def test_a_device_of_another_target_is_told_of_and_one_of_an_unknown_target_refused(problem, monkeypatch):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from automc.compression.prune import removal_order
+from automc.compression.prepare import Preparation
+from automc.compression.prune import second_order
 from automc.compression.reconstruct import repair
+from automc.compression.removal import removal_orders
 from automc.compression.statistics import collect, sample_positions
+from automc.errors import NameNotFound
 from automc.network.datasets import load_dataset
 from automc.network.graph import Conv, Network
-from tests.networks import TINY_NETWORKS, TinyDepthwise, TinyPlain, TinyResidual, traced
+from automc.schema import Removal
+from tests.networks import MEAN, STD, TINY_NETWORKS, TinyDepthwise, TinyPlain, TinyResidual, traced
 
 PIXELS = load_dataset("digits").train.pixels[:120]
 
@@ -21,26 +27,88 @@ def statistics(network: Network):
     return collect(network, PIXELS, sample_positions(network, 0))
 
 
-def orders(module: nn.Module) -> dict[str, np.ndarray]:
+def orders(module: nn.Module, removal: Removal = "second_order") -> dict[str, np.ndarray]:
     network = traced(module)
-    return removal_order(network, statistics(network).moments)
+    return removal_orders(removal, network, PIXELS, statistics(network).moments)
 
 
+@pytest.mark.parametrize("removal", get_args(Removal))
 @pytest.mark.parametrize("make", TINY_NETWORKS)
-def test_every_slot_of_every_prunable_group_leaves_once(make):
+def test_every_slot_of_every_prunable_group_leaves_once(make, removal):
     network = traced(make())
-    found = orders(make())
+    found = orders(make(), removal)
     assert set(found) == {group.name for group in network.groups if group.prunable}
     for group in network.groups:
         if group.prunable:
             assert sorted(found[group.name]) == list(range(group.slots))
 
 
-def test_a_channel_that_is_not_read_leaves_first():
+@pytest.mark.parametrize("removal", get_args(Removal))
+def test_an_order_is_the_same_every_time_and_that_of_a_preparation(removal):
+    first, second = orders(TinyResidual(), removal), orders(TinyResidual(), removal)
+    prepared = Preparation(traced(TinyResidual()), PIXELS, removal=removal).removal_order
+    for name, order in first.items():
+        assert order.tolist() == second[name].tolist() == prepared[name].tolist()
+
+
+def test_the_orders_differ():
+    found = {tuple(orders(TinyPlain(), removal)["conv2.0"].tolist()) for removal in get_args(Removal)}
+    assert len(found) == len(get_args(Removal))
+
+
+def test_an_unknown_order_is_refused_with_the_nearest():
+    with pytest.raises(
+        NameNotFound, match=r"no removal order 'tailor'\. Did you mean 'taylor'\? \(known: second_order, "
+    ):
+        orders(TinyPlain(), "tailor")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("removal", ["second_order", "taylor"])
+def test_a_channel_that_is_not_read_leaves_first(removal):
     module = TinyPlain()
     with torch.no_grad():
         module.conv2[0].weight[:, 3] = 0
-    assert orders(module)["conv1.0"][0] == 3
+    assert orders(module, removal)["conv1.0"][0] == 3
+
+
+@pytest.mark.parametrize("removal", ["magnitude", "batch_norm"])
+def test_a_channel_with_small_weights_leaves_first(removal):
+    module = TinyPlain()
+    with torch.no_grad():
+        module.conv1[0].weight[3] *= 0.01
+        module.conv2[0].weight[:, 3] *= 1000  # what reads it does not count
+    assert orders(module, removal)["conv1.0"][0] == 3
+
+
+def test_batch_norms_scale_is_found_although_it_was_folded():
+    module = TinyPlain()
+    scales = torch.tensor([0.9, 0.3, 2.5, 1.2, 0.5, 3.5, 0.7, 1.7])
+    norm = module.conv1[1]
+    with torch.no_grad():
+        norm.weight.copy_(scales)
+        written = module.conv1[0]((torch.from_numpy(PIXELS).permute(0, 3, 1, 2) / 255 - MEAN[0]) / STD[0])
+        norm.running_mean.copy_(written.mean((0, 2, 3)))
+        norm.running_var.copy_(written.var((0, 2, 3)))
+    assert orders(module, "batch_norm")["conv1.0"].tolist() == scales.argsort().tolist()
+
+
+def test_taylors_loss_is_the_removed_channels_to_first_order():
+    module = TinyPlain()
+    network, tiny = traced(module), 1e-3
+    images = (torch.from_numpy(PIXELS).permute(0, 3, 1, 2) / 255 - MEAN[0]) / STD[0]
+
+    def loss(share: float, channel: int) -> torch.Tensor:
+        changed = TinyPlain().double()
+        norm = changed.conv2[1]
+        with torch.no_grad():
+            for part in (norm.weight, norm.bias):
+                part[channel] *= 1 - share
+            logits = changed(images.double())
+        return (logits - logits.mean(1, keepdim=True)).square().sum(1) / 2
+
+    changes = [float((loss(tiny, channel) - loss(-tiny, channel)).abs().sum()) for channel in range(12)]
+    found = removal_orders("taylor", network, PIXELS, statistics(network).moments)
+    assert found["conv2.0"].tolist() == np.argsort(changes).tolist()
 
 
 def test_of_two_equal_channels_one_leaves_first():
@@ -90,7 +158,7 @@ def test_the_first_to_leave_is_the_cheapest_after_a_refit():
         cross = gram[:, kept] @ weight.mT
         refitted = torch.linalg.lstsq(inside[0], cross[0]).solution
         errors.append(float(target.diagonal(dim1=1, dim2=2).sum() - (cross[0] * refitted).sum()))
-    assert removal_order(network, moments)["conv1.0"][0] == int(np.argmin(errors))
+    assert second_order(network, moments)["conv1.0"][0] == int(np.argmin(errors))
 
 
 def test_repair_takes_over_the_work_of_a_dependent_input():

@@ -23,13 +23,14 @@ from automc.compression.methods import couples_outputs, encode
 from automc.compression.operations import Operation
 from automc.compression.policy import Policy, kept_slots
 from automc.compression.program import Program
-from automc.compression.prune import removal_order
 from automc.compression.quantize import Grid, activation_grid
 from automc.compression.reconstruct import as_matrix, columns_of, mean_output, repair, rows_of
+from automc.compression.removal import removal_orders
 from automc.compression.statistics import BATCH, MomentSum, collect, dense_targets, patches, pick, sample_positions
 from automc.compression.steps import step_of
 from automc.errors import DataError, PolicyError, WeightsError
 from automc.network.graph import Conv, Network
+from automc.schema import Removal
 
 _CACHE_BYTES = 512 << 20  # of prepared layers, and of what the last policy's layers deliver
 
@@ -47,11 +48,14 @@ class _Plan:
 class Preparation:
     """Prepares compressed networks from calibration images, deterministically for given images and seed.
 
-    network: the dense one; pixels: `n x h x w x c` uint8, a few hundred training images without labels.
-    Raises `DataError` for images that do not fit the network, `WeightsError` for weights that are not finite.
+    network: the dense one; pixels: `n x h x w x c` uint8, a few hundred training images without labels; removal: the
+    order in which channels leave. Raises `DataError` for images that do not fit the network, `WeightsError` for weights
+    that are not finite, `NameNotFound` for an unknown order.
     """
 
-    def __init__(self, network: Network, pixels: NDArray[np.uint8], seed: int = 0) -> None:
+    def __init__(
+        self, network: Network, pixels: NDArray[np.uint8], seed: int = 0, removal: Removal = "second_order"
+    ) -> None:
         channels, height, width = network.input.shape
         if len(pixels) == 0:
             raise DataError("calibration needs at least one image")
@@ -67,7 +71,7 @@ class Preparation:
         self._pixels = pixels
         self._positions = sample_positions(network, seed)
         self._statistics = collect(network, pixels, self._positions)
-        self.removal_order = removal_order(network, self._statistics.moments)
+        self.removal_order = removal_orders(removal, network, pixels, self._statistics.moments)
         self._encoded = ByteCache[Coded](_CACHE_BYTES, _size_bytes)
         self._delivery = Delivery(_CACHE_BYTES)
         self._grids: dict[tuple[str, int], Grid] = {}

@@ -1,4 +1,4 @@
-"""In which order the channels of each group leave: the least missed first."""
+"""The second-order removal order: in turn the channel leaves that is missed least once the others are refitted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RIDGE = 1e-4  # of the mean diagonal, so that the Gram matrix of dependent chan
 
 
 @torch.inference_mode()
-def removal_order(network: Network, moments: Mapping[str, Moments]) -> dict[str, NDArray[np.int64]]:
+def second_order(network: Network, moments: Mapping[str, Moments]) -> dict[str, NDArray[np.int64]]:
     """For each prunable group its slots, the first to leave first; what remains of it is nested.
 
     A slot's cost is what its removal adds to the squared errors of the convolutions that read it, each relative to its

@@ -102,7 +102,7 @@ def build_problem(
     _, height, width, channels = dataset.train.pixels.shape
     network = trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network)
     _check_answers(network, dataset)
-    prepare = cache(lambda: Preparation(network, calibration_pixels(spec, splits)))
+    prepare = cache(lambda: Preparation(network, calibration_pixels(spec, splits), removal=spec.removal))
     # Which channels of a split group remain depends on the order in which pruning removes them.
     order = prepare().removal_order if _splits_a_group(network) else None
     asked = SearchSpace(network, space, order)
