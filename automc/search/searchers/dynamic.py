@@ -33,8 +33,8 @@ class DynamicSettings(Settings):
 class Dynamic(Searcher):
     """The exact allocation of least loss within the limits, again and again as more is known of the losses.
 
-    What each choice loses alone is measured first (`single_losses`); that takes about as long as a quarter as many
-    trials as there are choices, and is no trial. The allocation by it is the first trial. A trial's logit error is
+    What each choice loses alone is measured first (`single_losses`); that is no trial, and takes roughly a tenth of one
+    for each choice. The allocation by it is the first trial. A trial's logit error is
     taken to be a constant and, for each decision, a factor times what its choice loses alone: a Bayesian linear
     regression, whose draws are allocated next (Thompson sampling). Where the reward grows as costs shrink, the share of
     the limits that is used is drawn, too, around that of the best so far.
