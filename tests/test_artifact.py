@@ -70,7 +70,7 @@ def test_verification_counts_differing_bits(artifact, program):
     pixels = random_pixels(np.random.default_rng(0), program, 2)
     verification = verify(artifact, other, pixels)
     assert verification.different == verification.logits
-    with pytest.raises(VerificationError, match="logits differ"):
+    with pytest.raises(VerificationError, match="output values differ"):
         verification.require_equal()
     with pytest.raises(VerificationError, match="no image"):
         verify(artifact, program, pixels[:0]).require_equal()

@@ -88,7 +88,7 @@ def test_the_page_says_what_was_achieved(page):
     )
     assert "129 KiB instead of 1,053 KiB (8.1 times less than dense float32)" in text
     assert "its accuracy on the test images is 91.32 %, 0.41 points less than that of the dense float32 network" in text
-    assert "Verified: 10,000 images, 0 of 100,000 logits differ" in text
+    assert "Verified: 10,000 images, 0 of 100,000 output values differ" in text
 
 
 def test_the_page_compares_with_every_row(page):
@@ -149,7 +149,7 @@ def test_hostile_texts_stay_text(tmp_path):
 def test_a_failed_verification_is_said_loudly(tmp_path):
     broken = Verification(images=100, logits=1000, different_logits=7)
     page = report_of(make_run(tmp_path, verification=broken))
-    assert '<p class="check bad">Verification failed: 100 images, 7 of 1,000 logits differ' in page
+    assert '<p class="check bad">Verification failed: 100 images, 7 of 1,000 output values differ' in page
     assert "Do not use this library." in page
 
 

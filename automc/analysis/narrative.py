@@ -61,7 +61,7 @@ def _gain(after: float, before: float, metric: str, what: str) -> str:
 def verification(result: Result) -> str:
     """Whether the library computes what was searched."""
     check = result.verification
-    counts = f"{check.images:,} images, {check.different_logits:,} of {check.logits:,} logits differ"
+    counts = f"{check.images:,} images, {check.different_logits:,} of {check.logits:,} output values differ"
     if check.different_logits:
         return f"Verification failed: {counts} from the reference interpreter's. Do not use this library."
     return f"Verified: {counts} from the reference interpreter's."
@@ -161,7 +161,17 @@ def pareto_caption(data: ParetoFigure) -> str:
         f"Every {data.reading.title} here is on the search images, so that trials and networks can be compared; the "
         "best of many trials is flattered by luck. The table above has those on the test images."
     )
-    return text + (f" {data.hidden} trials lie below the axis and are not shown." if data.hidden else "")
+    return text + _below(data.hidden)
+
+
+def _below(hidden: int) -> str:
+    match hidden:
+        case 0:
+            return ""
+        case 1:
+            return " One trial lies below the axis and is not shown."
+        case _:
+            return f" {hidden} trials lie below the axis and are not shown."
 
 
 def learning_caption(data: LearningFigure) -> str:
@@ -169,7 +179,7 @@ def learning_caption(data: LearningFigure) -> str:
     seeds = max(curve.seeds for curve in data.curves)
     text = "The best reward found so far"
     text += ", mean over seeds, with a band from the lowest seed to the highest." if seeds > 1 else "."
-    text += f" {data.hidden} trials lie below the axis and are not shown." if data.hidden else ""
+    text += _below(data.hidden)
     return text + (f" {data.failed} failed trials are left out." if data.failed else "")
 
 

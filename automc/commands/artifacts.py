@@ -144,7 +144,7 @@ def verify_command(artifact: Path, images: int, env: str | None) -> None:
     verification = verify(opened, program, pixels)
     verification.require_equal()
     where = f", under emulation ({verification.machine})" if verification.machine else ""
-    say(f"{verification.images} images, {verification.logits} logits, {verification.different} different{where}")
+    say(f"{verification.images} images, {verification.logits} output values, {verification.different} different{where}")
 
 
 def _random_images(program: Program, count: int) -> NDArray[np.uint8]:

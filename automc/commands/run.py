@@ -150,7 +150,7 @@ def _summary(result: Result) -> list[str]:
             f"{row.label:24s} {result.metric.show(row.quality):>13s} {predicted:>12s} {measured:>12s} {size:>10s}"
         )
     found = result.verification
-    lines.append(f"verified: {found.images} images, {found.different_logits} of {found.logits} logits differ")
+    lines.append(f"verified: {found.images} images, {found.different_logits} of {found.logits} output values differ")
     return lines
 
 

@@ -28,7 +28,7 @@ class Verification:
         if self.logits == 0:
             raise VerificationError("no image was compared")
         if self.different:
-            raise VerificationError(f"{self.different} of {self.logits} logits differ from the interpreter's")
+            raise VerificationError(f"{self.different} of {self.logits} output values differ from the interpreter's")
 
 
 def verify(artifact: Artifact, program: Program, pixels: NDArray[np.uint8]) -> Verification:

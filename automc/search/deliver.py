@@ -193,7 +193,8 @@ def _goal(problem: Problem) -> str:
     for metric, limit in problem.limits.costs.items():
         name, _, unit = metric.rpartition("_")
         share = f" ({goal.limits[metric]} of dense int8)" if isinstance(goal.limits[metric], str) else ""
-        asked.append((f"{name} {limit:.4g} {unit}" if name else f"{limit:.4g} {unit}") + share)
+        amount = f"{limit:,.0f} {unit}" if limit >= 1000 else f"{limit:.4g} {unit}"
+        asked.append((f"{name} {amount}" if name else amount) + share)
     limits = " and ".join(asked)
     match goal.reward:
         case "amc":
@@ -218,7 +219,7 @@ def _verified(result: Result) -> Result:
     found = result.verification
     if found.different_logits:
         raise VerificationError(
-            f"{result.environment}: {found.different_logits} of {found.logits} logits of the library differ from the "
-            "interpreter's; what was delivered is not what was searched"
+            f"{result.environment}: {found.different_logits} of {found.logits} output values of the library differ "
+            "from the interpreter's; what was delivered is not what was searched"
         )
     return result
