@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from automc.compiler import kernel as kernel_module
-from automc.compiler.artifact import compile_batch, compile_program, emulate_batch
+from automc.compiler.artifact import compile_batch, compile_program
 from automc.compiler.explain import explain
 from automc.compiler.huffman import LONGEST, code_lengths, huffman_encode
 from automc.compiler.kernel import Constant
@@ -18,7 +18,6 @@ from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
 from automc.compression.operations import Convolve
 from automc.errors import RunnerError
-from tests.machines import PROCESSORS, assert_exact
 from tests.programs import Builder, random_pixels
 from tests.test_compiler import HERE, STRADDLING
 
@@ -81,7 +80,7 @@ def groups_program(seed):
     return builder.finish(builder.join(ends))
 
 
-def programs():
+def encoded_programs():
     yield forms_program(0, kernel=(3, 3))
     yield forms_program(1, kernel=(1, 1), padding=(0, 0), stride=(2, 1))
     yield forms_program(2, kernel=(3, 2), stride=(2, 1), dilation=(2, 2))
@@ -96,20 +95,14 @@ def require_equal(library, pixels):
 
 @pytest.mark.parametrize("target", HERE)
 def test_libraries_compute_what_their_programs_mean(target, tmp_path):
-    for library in compile_batch(list(programs()), target, tmp_path):
+    for library in compile_batch(list(encoded_programs()), target, tmp_path):
         pixels = random_pixels(np.random.default_rng(0), library.program, 3)
         require_equal(library, pixels)
         require_equal(library, pixels[::-1])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("target", "machine"), PROCESSORS)
-def test_emulated_libraries_compute_what_their_programs_mean(target, machine, tmp_path):
-    assert_exact(emulate_batch(list(programs()), target, tmp_path, machine, "-O1"))
-
-
 def test_the_search_computes_the_same():
-    for program in programs():
+    for program in encoded_programs():
         pixels = random_pixels(np.random.default_rng(1), program, 3)
         assert np.array_equal(Executor(program).run(pixels), interpret(program, pixels))
 
@@ -135,7 +128,7 @@ def test_two_thousand_layers(target, tmp_path):
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_is_said_is_what_is_stored(target):
     """The bytes are those of the arrays in the library, and the same on every target."""
-    for program in programs():
+    for program in encoded_programs():
         sizes = program_bytes(program)
         for operation, kernel in zip(program.operations, lower(program, TARGETS[target]).kernels, strict=True):
             if isinstance(operation, Convolve):

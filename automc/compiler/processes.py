@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import resource
+import shutil
 import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+# The limits hold before the program begins: set from outside, they come too late for what it starts at once, and code
+# between fork and exec could hang in a process with threads. A limit that cannot be set is already a stricter one, or
+# one that this system does not have.
+_START = 'ulimit -f "$1" 2>/dev/null; ulimit -v "$2" 2>/dev/null; shift 2; exec "$@"'
+_FILE_BLOCK, _MEMORY_BLOCK = 512, 1024  # bytes, that `ulimit` counts in
 
 
 @dataclass(frozen=True)
@@ -37,15 +44,18 @@ def run_limited(
 
     Raises `OSError` where it cannot be started, `subprocess.TimeoutExpired` where it takes too long.
     """
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
+    blocks = (str(limits.file_bytes // _FILE_BLOCK), str(limits.memory_bytes // _MEMORY_BLOCK))
+    limited = ["/bin/sh", "-c", _START, "sh", *blocks, *command]
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         source.write(given)
         source.seek(0)
         # A session of its own, so that a hanging program goes with the processes that it started.
         process = subprocess.Popen(
-            command, stdin=source, stdout=output, stderr=errors, env=environment, start_new_session=True
+            limited, stdin=source, stdout=output, stderr=errors, env=environment, start_new_session=True
         )
         try:
-            _limit(process.pid, limits)
             process.wait(limits.seconds)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):  # it may have ended by itself just now
@@ -55,12 +65,3 @@ def run_limited(
         output.seek(0)
         errors.seek(0)
         return Ended(process.returncode, output.read(), errors.read())
-
-
-def _limit(process: int, limits: Limits) -> None:
-    """Set the limits from outside: code between fork and exec could hang in a process with threads."""
-    if not hasattr(resource, "prlimit"):
-        return
-    for kind, limit in ((resource.RLIMIT_AS, limits.memory_bytes), (resource.RLIMIT_FSIZE, limits.file_bytes)):
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(process, kind, (limit, limit))
