@@ -218,8 +218,5 @@ def _images_hash(splits: Splits) -> str:
     digest = hashlib.sha256()
     for images in (splits.train, splits.search, splits.selection, splits.test):
         digest.update(f"{images.pixels.shape}\n".encode())
-        digest.update(images.pixels.tobytes())
-        digest.update(images.labels.tobytes())
-        if images.targets is not None:
-            digest.update(images.targets.tobytes())
+        images.feed(digest)
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -43,6 +44,12 @@ class Images:
     def labelled(self) -> bool:
         """Whether every image has a label."""
         return bool((self.labels >= 0).all())
+
+    def feed(self, digest: hashlib._Hash) -> None:
+        """Add all that is known of the images to a checksum."""
+        for array in (self.pixels, self.labels, self.targets):
+            if array is not None:
+                digest.update(array.tobytes())
 
     def take(self, index: NDArray[np.int64] | slice) -> Images:
         """The images at `index`, in its order."""

@@ -171,10 +171,8 @@ def _identity(
     module: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...], recipe: TrainingSpec
 ) -> dict[str, str]:
     """What a stored state belongs to; images matter most, since those that are held out must never be trained on."""
-    seen = hashlib.sha256(images.pixels.tobytes())
-    seen.update(images.labels.tobytes())
-    if images.targets is not None:
-        seen.update(images.targets.tobytes())
+    seen = hashlib.sha256()
+    images.feed(seen)
     return {
         "recipe": recipe.model_dump_json(),
         "network": canonical_json([[name, list(value.shape)] for name, value in module.state_dict().items()]),
