@@ -138,10 +138,9 @@ def _quantise(graph: _Graph, operation: Quantise) -> None:
 
 def _convolve(graph: _Graph, operation: Convolve) -> None:
     source, target = graph.program.tensors[operation.source], graph.program.tensors.get(operation.target)
-    step = operation.multiplier.astype(np.float64) * (1.0 if target is None else target.scale)  # of an accumulator
-    sums = operation.weight.sum((1, 2, 3), dtype=np.int64)
-    bias = (operation.bias + source.zero_point * sums).astype(np.int32)
-    scales = graph.constant((step / source.scale).astype(np.float32)), graph.constant(step.astype(np.float32))
+    steps = operation.accumulator_steps(graph.program.tensors)
+    bias = operation.centred_bias(graph.program.tensors).astype(np.int32)
+    scales = graph.constant((steps / source.scale).astype(np.float32)), graph.constant(steps.astype(np.float32))
     weight = graph.node("DequantizeLinear", [graph.constant(operation.weight), scales[0]], axis=0)
     offset = graph.node("DequantizeLinear", [graph.constant(bias), scales[1]], axis=0)
     values = graph.node(

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from automc.compiler.isa import LANES, STEP
 from automc.compiler.kernel import Context
 from automc.compiler.schedules import schedule
-from automc.compiler.schedules.depthwise import is_depthwise
 from automc.compiler.schedules.products import Window
 from automc.compiler.targets.portable import PORTABLE
 from automc.compression.operations import Convolve
 from automc.compression.program import Program
+from automc.network.graph import is_depthwise
 
 _BYTES_OF_CONSTANTS = 8  # an int32 bias and a float32 multiplier for every output channel
 

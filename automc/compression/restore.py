@@ -31,12 +31,10 @@ def restored(network: Network, program: Program) -> Network:
 def _restored(layer: Conv, operation: Convolve | None, program: Program) -> Conv:
     if operation is None or operation.weight.shape != layer.weight.shape:
         raise PolicyError(f"'{layer.name}' was pruned or factorised; only whole layers have float weights again")
-    source, target = program.tensors[operation.source], program.tensors.get(operation.target)
-    accumulator_step = operation.multiplier.astype(np.float64) * (1.0 if target is None else target.scale)
-    scale = accumulator_step / source.scale
-    bias = operation.bias + source.zero_point * operation.weight.sum((1, 2, 3), dtype=np.int64)
+    steps = operation.accumulator_steps(program.tensors)
+    scale = steps / program.tensors[operation.source].scale
     return dataclasses.replace(
         layer,
         weight=(operation.weight * scale[:, None, None, None]).astype(np.float32),
-        bias=(bias * accumulator_step).astype(np.float32),
+        bias=(operation.centred_bias(program.tensors) * steps).astype(np.float32),
     )

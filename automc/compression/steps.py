@@ -112,8 +112,7 @@ class ConvolveStep(_Step):
         self.residual_multiplier = operation.residual_multiplier
         source = tensors[operation.source]
         weight = torch.tensor(operation.weight).float()
-        sums = weight.double().sum((1, 2, 3))
-        bias = torch.tensor(operation.bias).double().add_(sums, alpha=source.zero_point)
+        bias = torch.from_numpy(operation.centred_bias(tensors)).double()
         reach = weight.double().abs_().flatten(1).mul_(max(source.zero_point, source.limit - source.zero_point))
         self.parts = 1
         if (reach.sum(1) + bias.abs()).max() < _EXACT:

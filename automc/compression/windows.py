@@ -21,6 +21,7 @@ from automc.compression.tensors import (
     require_shape,
     require_vector,
 )
+from automc.network.graph import is_depthwise
 
 Encoding = Literal["dense", "codebook", "sparse", "blocks"]
 BLOCK_INPUTS, BLOCK_OUTPUTS = 4, 16  # of a block of weights, at one tap of the kernel
@@ -79,6 +80,10 @@ class Convolve(Operation):
         return int(self.weight.shape[2]), int(self.weight.shape[3])
 
     @property
+    def is_depthwise(self) -> bool:
+        return is_depthwise(self.weight.shape, self.groups)
+
+    @property
     def skips_zeros(self) -> bool:
         """Whether its zeros are left out, where it is stored and where it is computed."""
         return self.encoding in ("sparse", "blocks")
@@ -95,6 +100,16 @@ class Convolve(Operation):
                 blocks = np.logical_or.reduceat(present, starts, axis)
                 present = np.repeat(blocks, np.diff([*starts, present.shape[axis]]), axis)
         return int(present.sum())
+
+    def accumulator_steps(self, tensors: Mapping[str, Tensor]) -> NDArray[np.float64]:
+        """What one unit of each output channel's accumulator is worth in real numbers, `out`."""
+        target = tensors.get(self.target)
+        return self.multiplier.astype(np.float64) * (1.0 if target is None else target.scale)
+
+    def centred_bias(self, tensors: Mapping[str, Tensor]) -> NDArray[np.int64]:
+        """The bias for a source of which the zero-point has been taken away, `out`."""
+        sums: NDArray[np.int64] = self.weight.sum((1, 2, 3), dtype=np.int64)
+        return self.bias + tensors[self.source].zero_point * sums
 
     def results(self, tensors: Mapping[str, Tensor]) -> int:
         return self.outputs

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from automc.compiler.schedules.depthwise import is_depthwise
 from automc.compression.operations import (
     Convolve,
     Dequantise,
@@ -33,13 +32,12 @@ def kernel_of(operation: Operation, program: Program) -> Kernel:
 def _convolve(operation: Convolve, program: Program) -> Kernel:
     height, width = program.output_size(operation)
     source = program.tensors[operation.source]
-    depthwise = is_depthwise(operation.weight.shape, operation.groups)
-    sets = 1 if depthwise else operation.groups
+    sets = 1 if operation.is_depthwise else operation.groups
     percent = 100
     if operation.encoding == "blocks":
         percent = round(100 * operation.multiplied_weights / operation.weight.size)
     return Kernel(
-        "depthwise" if depthwise else "convolve",
+        "depthwise" if operation.is_depthwise else "convolve",
         height,
         width,
         source.channels // sets,

@@ -60,7 +60,7 @@ class Conv(Layer):
 
     @property
     def is_depthwise(self) -> bool:
-        return self.groups > 1 and self.weight.shape[1] == 1 and self.groups == self.shape[0]
+        return is_depthwise(self.weight.shape, self.groups)
 
     @property
     def kind(self) -> Literal["convolution", "depthwise", "dense"]:
@@ -256,6 +256,11 @@ class Network:
             f"{self.name}: {len(self.convs)} layers with weights, {self.macs / 1e6:.2f} M MACs, "
             f"{self.parameters} parameters, {sum(group.prunable for group in self.groups)} prunable channel groups"
         )
+
+
+def is_depthwise(weight_shape: tuple[int, ...], groups: int) -> bool:
+    """Whether every output channel has one input channel of its own; weight: `out x in/groups x kh x kw`."""
+    return weight_shape[1] == 1 and weight_shape[0] == groups > 1
 
 
 def _only_moves(layer: Layer) -> bool:

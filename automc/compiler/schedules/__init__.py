@@ -8,7 +8,7 @@ from automc.compiler.kernel import Context, Kernel
 from automc.compiler.schedules.binary import binary, is_binary
 from automc.compiler.schedules.blocks import block_sparse
 from automc.compiler.schedules.convolution import convolution
-from automc.compiler.schedules.depthwise import depthwise, is_depthwise
+from automc.compiler.schedules.depthwise import depthwise
 from automc.compiler.schedules.elementwise import addition, dequantisation, gains, look_up
 from automc.compiler.schedules.moves import concatenation, ranking, selection, shuffling
 from automc.compiler.schedules.pixels import quantisation
@@ -31,7 +31,7 @@ from automc.compression.operations import (
 
 
 def _convolve(operation: Convolve, context: Context) -> Kernel:
-    if is_depthwise(operation.weight.shape, operation.groups):
+    if operation.is_depthwise:
         return depthwise(operation, context)
     if is_binary(operation.weight_bits, context.program.tensors[operation.source].bits, operation.groups):
         return binary(operation, context)

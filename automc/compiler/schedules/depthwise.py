@@ -11,11 +11,6 @@ from automc.compiler.schedules.weights import Weights, choose_path
 from automc.compression.operations import Convolve
 
 
-def is_depthwise(weight_shape: tuple[int, ...], groups: int) -> bool:
-    """Whether every output channel has one input channel of its own."""
-    return weight_shape[1] == 1 and weight_shape[0] == groups > 1
-
-
 def depthwise(operation: Convolve, context: Context) -> Kernel:
     """The kernel of a convolution that gives every channel its own window."""
     source = context.layouts[operation.source]
