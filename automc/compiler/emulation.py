@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from automc.compiler.emit import STATUS
 from automc.compiler.emulators import QEMU_PLUGIN, command
-from automc.compiler.freestanding import START, driver
+from automc.compiler.freestanding import START, driver, linked
 from automc.compiler.isa import Machine
 from automc.compiler.lowering import Lowered
 from automc.compiler.processes import Ended, Limits, run_limited
@@ -136,18 +136,9 @@ def emulate(library: Path, lowered: Mapping[str, Lowered], tools: ToolChain, mac
     folder = cache_directory() / "emulate" / key[:32]
     executable = folder / "program.elf"
     if not os.access(executable, os.X_OK):
-        write_atomic(folder / "program.c", source)
-        write_atomic(executable, _linked(folder / "program.c", library, tools))
+        write_atomic(executable, linked(source, library, tools))
         executable.chmod(0o755)
     return Emulated(executable, machine, tuple(each.program for each in lowered.values()))
-
-
-def _linked(source: Path, library: Path, tools: ToolChain) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
-        work = Path(temporary)
-        tools.with_flags("-ffreestanding").compile([source], work / "program.o")
-        tools.compile([work / "program.o", library], work / "program.elf")
-        return (work / "program.elf").read_bytes()
 
 
 def _qemu_plugin() -> Path:

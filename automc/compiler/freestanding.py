@@ -7,11 +7,14 @@ to write, to end. `DRIVER` runs the library's programs on what comes by standard
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from string import Template
 
 from automc.compiler.isa import ALIGNMENT
 from automc.compiler.lowering import Lowered
+from automc.compiler.toolchain import ToolChain
 
 START = """
 #include <stddef.h>
@@ -154,6 +157,16 @@ int main(void) {
   return 0;
 }
 """)
+
+
+def linked(source: str, library: Path, tools: ToolChain) -> bytes:
+    """The executable of `source`, C that begins with `START`, and a static library. Raises `CompileError`."""
+    with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
+        work = Path(temporary)
+        (work / "program.c").write_text(source)
+        tools.with_flags("-ffreestanding").compile([work / "program.c"], work / "program.o")
+        tools.compile([work / "program.o", library], work / "program.elf")
+        return (work / "program.elf").read_bytes()
 
 
 def driver(programs: Mapping[str, Lowered]) -> str:

@@ -6,7 +6,6 @@ It needs nothing of the device but Linux' system calls. What it prints is a late
 from __future__ import annotations
 
 import datetime
-import tempfile
 from pathlib import Path
 from string import Template
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from automc.compiler.artifact import Artifact
 from automc.compiler.build import STATIC
 from automc.compiler.emit import STATUS
-from automc.compiler.freestanding import START
+from automc.compiler.freestanding import START, linked
 from automc.compiler.isa import ALIGNMENT, LANES, STEP
 from automc.compiler.targets import find_target
 from automc.compiler.toolchain import tool_chain
@@ -200,13 +199,7 @@ def build_bench(artifact: Artifact, device: str, cpu: str, path: Path) -> None:
         HOROWITZ,
         (),
     )
-    source = _source(artifact, program, kernels, table)
-    with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
-        work = Path(temporary)
-        (work / "bench.c").write_text(source)
-        tools.with_flags("-ffreestanding").compile([work / "bench.c"], work / "bench.o")
-        tools.compile([work / "bench.o", artifact.folder / STATIC], work / "bench.elf")
-        write_atomic(path, (work / "bench.elf").read_bytes())
+    write_atomic(path, linked(_source(artifact, program, kernels, table), artifact.folder / STATIC, tools))
     path.chmod(0o755)
 
 
