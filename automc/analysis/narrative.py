@@ -69,31 +69,24 @@ def verification(result: Result) -> str:
 
 def method(task: Task) -> list[tuple[str, str]]:
     """How the numbers were obtained, as pairs of a topic and what is to be said about it."""
-    facts = [("Trials", _trials(task))] if task.studies else []
+    trials = [("Trials", _trials(task))] if task.studies else []
     if (result := task.result) is None:
-        return facts
-    facts = [
+        return trials
+    epochs = f"epochs: {result.finetuning_epochs:g}; in the program's own integer arithmetic"
+    return [
         ("Goal", result.goal),
         ("Images", _splits(result)),
         ("Winner", _selection(result)),
-        *facts,
-        (
-            "Fine-tuning",
-            f"epochs: {result.finetuning_epochs:g}; in the program's own integer arithmetic",
-        ),
+        *trials,
+        *([("Fine-tuning", epochs)] if result.finetuning_epochs else []),
         ("Latency", _latency(result)),
         ("Energy", result.energy_source or "no energy model for this device"),
-        ("Intervals", _intervals(result)),
+        *([("Intervals", _intervals(result))] if result.delivered.interval else []),
         ("Device", f"{result.device}, instruction set {result.target}, compiled by {result.compiler}"),
         ("Versions", _pairs(result.versions.items())),
         ("SHA-256", _pairs((name, value[:16]) for name, value in result.hashes.items())),
         *(("Note", note) for note in result.notes),
     ]
-    if not result.delivered.interval:
-        facts = [fact for fact in facts if fact[0] != "Intervals"]
-    if not result.finetuning_epochs:
-        facts = [fact for fact in facts if fact[0] != "Fine-tuning"]
-    return facts
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:

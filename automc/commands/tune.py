@@ -33,13 +33,14 @@ def tune_command(
         return
     import torch
 
-    from automc.search.tuning import PROGRAM_NAME, tune
+    from automc.search.tuning import PROGRAM_NAME, read_tuning, tune
 
     torch.set_num_threads(1)  # the result then does not depend on the machine's cores
     problem = open_problem(name, overrides, weights)
     tuning = tune(problem, policy_of(problem.network).normalised(problem.network), folder, epochs, seed, note)
     reading = problem.metric.reading
-    say((folder / "tuning.txt").read_text().rstrip())
+    for line in read_tuning(folder):
+        say(line)
     say(f"best: {reading.title} {reading.show(tuning.quality)} on the selection images, by the recipe")
     recipe = tuning.recipe.model_dump(mode="json")
     say(" ".join(f"finetuning.{field}={value}" for field, value in recipe.items()))

@@ -36,6 +36,10 @@ class Path:
     largest_value: int = 255  # of the stored values that the instruction takes
     offset: int = 0  # what NAME_load and NAME_dot_taps subtract from stored values; the biases make up for it
 
+    @property
+    def weight_bytes(self) -> int:
+        return 2 if self.weight_type == "int16_t" else 1
+
 
 @dataclass(frozen=True)
 class Machine:

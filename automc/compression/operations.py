@@ -3,8 +3,9 @@
 Arithmetic, the same on every target: an int32 accumulator (bias included) becomes binary32, is multiplied once by a
 binary32 number, clamped, rounded to the nearest even integer, and the zero-point is added. Stored values are unsigned.
 
-A further operation is one class here, and one entry in each of four tables: of the interpreter, of the torch module
-(`steps.py`), of the compiler's schedules, and of the tests' random programs.
+A further operation is one class, one entry in `OPERATIONS`, and one in each table of what can be done with a program:
+of the interpreter, of the torch module (`steps.py`), of the compiler's schedules, of its ONNX form (`interchange.py`),
+of the kernels in a latency table (`cost/recognise.py`), and of the tests' random programs.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
     masks = np.stack([np.packbits(part.any((0, 2)), bitorder="little") for part in parts])
     constants = Constants.of(with_offset(operation, rows, path), panels, stored, symbols, {"mask": masks.reshape(-1)})
     decoded = needs_decoding(symbols, path.weight_type)
-    scratch_bytes = max(map(len, packed)) * (2 if path.weight_type == "int16_t" else 1) if decoded else 0
+    scratch_bytes = max(map(len, packed)) * path.weight_bytes if decoded else 0
 
     def open_panel(vectors: int) -> list[str]:
         values = f"count * {vectors * LANES * STEP}"

@@ -172,7 +172,7 @@ class Weights:
 
     @property
     def scratch_bytes(self) -> int:
-        return self.decoded_values * (2 if self.path.weight_type == "int16_t" else 1)
+        return self.decoded_values * self.path.weight_bytes
 
     def choice(self, kernel: str, tile: str, interval: int) -> Choice:
         """What was decided for the layer."""
