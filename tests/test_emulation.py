@@ -19,7 +19,7 @@ from automc.compiler.targets import TARGETS, find_target, runs_here
 from automc.compiler.toolchain import tool_chain
 from automc.compiler.verify import verify
 from automc.errors import CompileError, RunnerError
-from tests.machines import FIRST_PROCESSORS, PROCESSORS, assert_exact, processor
+from tests.machines import FIRST_PROCESSORS, NOT_RUN, PROCESSORS, assert_exact, processor
 from tests.programs import Builder, random_pixels, random_program
 from tests.test_compiler import channels_program, depthwise_program, extreme_program, programs, residual_program
 from tests.test_encodings import FORMS, encoded_programs, forms_program, groups_program, layer
@@ -140,7 +140,7 @@ def test_dot_products_are_no_code_for_the_first_generation(target, machine, smal
 def test_instructions_are_counted_alike_by_both_emulators(target, machine, small, tmp_path):
     other = Machine("qemu-aarch64", "cortex-a53")
     if not emulators.available(other):
-        pytest.skip("needs qemu-user")
+        pytest.skip(f"{NOT_RUN}needs qemu-user")
     image = random_pixels(np.random.default_rng(0), small, 3)[1]
     counts = [
         emulate_batch([small], target, tmp_path, each, QUICKLY).instructions(0, image) for each in (machine, other)
@@ -175,10 +175,9 @@ def test_libraries_for_devices_are_built_here(delivered):
 
 def test_libraries_for_devices_are_verified_here(delivered, small):
     if emulators.first_available(TARGETS[delivered.target].machines) is None:
-        pytest.skip("needs an emulator")
+        pytest.skip(f"{NOT_RUN}needs an emulator")
     verification = verify(delivered, small, random_pixels(np.random.default_rng(0), small, 2))
     assert (verification.images, verification.different) == (2, 0)
-    assert delivered.target in ("neon", "rv64")
     assert verification.machine
 
 
