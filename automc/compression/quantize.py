@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from automc.compression.windows import weight_magnitudes
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -55,10 +57,8 @@ def activation_grid(samples: NDArray[np.float32], bits: int) -> Grid:
 
 def levels_of(bits: int) -> Tensor:
     """The codes of so many bits, ascending: +-(2^(bits-1) - 1) and all between, or the signs -1 and +1; float64."""
-    if bits == 1:
-        return torch.tensor([-1.0, 1.0], dtype=torch.float64)
-    top = (1 << (bits - 1)) - 1
-    return torch.arange(-top, top + 1, dtype=torch.float64)
+    least, largest = weight_magnitudes(bits)
+    return torch.arange(-largest, largest + 1, max(1, 2 * least), dtype=torch.float64)
 
 
 def weight_scales(weight: Tensor, bits: int) -> Tensor:

@@ -14,7 +14,7 @@ from automc.errors import ConfigError
 from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Pool
 
 MAX_CHOICES = 16  # values shown; part of the features' length, so the same for every search space
-_LAYER_KINDS = ("input", "convolution", "depthwise", "dense", "sum", "concatenation", "pool")
+_LAYER_KINDS = ("input", "convolution", "depthwise", "dense", "sum", "concatenation", "other")
 _SIZES = ("input_channels", "output_channels", "pixels", "kernel", "stride", "weights", "macs")
 
 STATIC_FEATURES = (
@@ -127,7 +127,7 @@ def _kind(layer: Layer) -> str:
             return "sum"
         case Concat():
             return "concatenation"
-    return "pool"
+    return "other"
 
 
 def _sizes(layer: Layer, source: Layer) -> NDArray[np.float64]:
