@@ -30,26 +30,20 @@ class Entry:
     classes: int = 10
 
 
+def _made(file: str, maker: str, **settings: float) -> nn.Module:
+    """A network of a family, whose file is imported, and torch with it, only now that it is wanted."""
+    make = getattr(import_module(f"automc.network.architectures.{file}"), maker)
+    module: nn.Module = make(**settings)
+    return module
+
+
 def _classifier(file: str, maker: str, **settings: float) -> Factory:
-    """A factory that imports the family's file, and torch with it, only when a network is wanted."""
-
-    def build(classes: int, channels: int) -> nn.Module:
-        make = getattr(import_module(f"automc.network.architectures.{file}"), maker)
-        module: nn.Module = make(classes=classes, channels=channels, **settings)
-        return module
-
-    return build
+    return lambda classes, channels: _made(file, maker, classes=classes, channels=channels, **settings)
 
 
 def _image(file: str, maker: str, **settings: int) -> Factory:
-    """The same for a network whose result is an image, which has no classes."""
-
-    def build(classes: int, channels: int) -> nn.Module:
-        make = getattr(import_module(f"automc.network.architectures.{file}"), maker)
-        module: nn.Module = make(channels=channels, **settings)
-        return module
-
-    return build
+    """The factory of a network whose result is an image, which has no classes."""
+    return lambda classes, channels: _made(file, maker, channels=channels, **settings)
 
 
 _GREY: tuple[int, int, int] = (1, 28, 28)
