@@ -67,7 +67,36 @@ INLINE wide_sum wide_dot_taps(wide_sum s, const uint8_t *p0, const uint8_t *p1, 
   return wide_tap(wide_tap(wide_tap(wide_tap(s, p0, w), p1, w + 8), p2, w + 16), p3, w + 24);
 }
 INLINE acc_t wide_widen(acc_t a, wide_sum s) { return acc_add(a, s); }
+
+/* Differing bits are counted in bytes. */
+INLINE uint32_t pack_bits(const uint8_t *p) {
+  static const int8_t places[16] = {0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7};
+  uint32_t word = 0;
+  for (int i = 0; i < 2; i++) {
+    const uint8x16_t bits = vshlq_u8(vld1q_u8(p + 16 * i), vld1q_s8(places));
+    const uint64x2_t bytes = vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(bits)));
+    word |= (uint32_t)(vgetq_lane_u64(bytes, 0) | vgetq_lane_u64(bytes, 1) << 8) << 16 * i;
+  }
+  return word;
+}
+typedef uint8x16x2_t counted_sum;
+typedef uint8x16_t counted_act;
+INLINE counted_sum counted_zero(void) { const counted_sum s = {{vdupq_n_u8(0), vdupq_n_u8(0)}}; return s; }
+INLINE counted_act counted_load(const uint8_t *p) { return vreinterpretq_u8_u32(vdupq_n_u32(four_bytes(p))); }
+INLINE counted_sum counted_dot(counted_sum s, counted_act a, const int8_t *w) {
+  const uint8_t *bytes = (const uint8_t *)w;
+  s.val[0] = vaddq_u8(s.val[0], vcntq_u8(veorq_u8(a, vld1q_u8(bytes))));
+  s.val[1] = vaddq_u8(s.val[1], vcntq_u8(veorq_u8(a, vld1q_u8(bytes + 16))));
+  return s;
+}
+INLINE acc_t counted_widen(acc_t a, counted_sum s) {
+  return acc_of(vsubq_s32(a.val[0], vreinterpretq_s32_u32(vpaddlq_u16(vpaddlq_u8(s.val[0])))),
+                vsubq_s32(a.val[1], vreinterpretq_s32_u32(vpaddlq_u16(vpaddlq_u8(s.val[1])))));
+}
 """
+
+# How one-bit layers are computed: up to 8 differing bits a byte and step.
+COUNTED = Path("counted", "int8_t", lanes_together=False, values_per_sum=8, largest_sum=255, pixels=4, vectors=1)
 
 # The multiplication takes signed bytes: stored values below 128 as they are, others less an offset of 128.
 _NARROW = """

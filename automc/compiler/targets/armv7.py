@@ -1,7 +1,7 @@
 """ARMv7-A with NEON: the first generation's instructions, as on AArch64, with half as many registers."""
 
 from automc.compiler.isa import Machine, Target
-from automc.compiler.targets.arm import NEON, neon_paths
+from automc.compiler.targets.arm import COUNTED, NEON, neon_paths
 
 ARMV7 = Target(
     name="armv7",
@@ -15,5 +15,6 @@ ARMV7 = Target(
         "clang": ("-march=armv7-a", "-mfpu=neon-vfpv4"),
     },
     triple="arm-linux-gnueabihf.2.17",
+    bits=COUNTED,
     machines=(Machine("unicorn", "cortex-a7"), Machine("qemu-arm", "cortex-a7")),
 )

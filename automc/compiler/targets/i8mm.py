@@ -1,7 +1,7 @@
 """AArch64 with the 8-bit matrix extension, whose dot products take unsigned activations and signed weights."""
 
 from automc.compiler.isa import Machine, Path, Target
-from automc.compiler.targets.arm import DOT_CHECK, DOT_LOADS, NEON
+from automc.compiler.targets.arm import COUNTED, DOT_CHECK, DOT_LOADS, NEON
 
 _VOCABULARY = (
     NEON
@@ -38,5 +38,6 @@ I8MM = Target(
         "clang": ("-march=armv8.2-a+dotprod+i8mm",),
     },
     triple="aarch64-linux-gnu.2.17",
+    bits=COUNTED,
     machines=(Machine("qemu-aarch64", "max"),),
 )

@@ -1,7 +1,7 @@
 """AArch64 with the dot-product extension: four products of signed bytes are added to an int32 in one instruction."""
 
 from automc.compiler.isa import Machine, Path, Target
-from automc.compiler.targets.arm import DOT_CHECK, DOT_LOADS, NEON
+from automc.compiler.targets.arm import COUNTED, DOT_CHECK, DOT_LOADS, NEON
 
 _DOT = """
 typedef acc_t NAME_sum;
@@ -46,5 +46,6 @@ NEONDOT = Target(
         "clang": ("-march=armv8.2-a+dotprod",),
     },
     triple="aarch64-linux-gnu.2.17",
+    bits=COUNTED,
     machines=(Machine("unicorn", "max"), Machine("qemu-aarch64", "cortex-a76")),
 )  # fmt: skip
