@@ -80,7 +80,7 @@ def finetune(
             _store(descent, path, identity, step + 1)
             known = "" if images.targets is not None else f"  accuracy on the images it trains on {right / seen:.4f}"
             report(
-                f"fine-tuning: epoch {(step + 1) / steps_an_epoch:.2f}/{spec.epochs:g}  loss {losses / seen:.4f}{known}"
+                f"fine-tuning: epoch {(step + 1) / steps_an_epoch:.2f}/{spec.epochs:g}  loss {losses / seen:.4g}{known}"
             )
             losses, right, seen = 0.0, 0, 0
     return descent.average()
