@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 Bits = Annotated[int, Field(ge=1, le=8)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Pattern = Literal["unstructured", "blocks", "2:4", "1:4"]
+Prior = Literal["k-means", "mixture"]
 
 _DENSITIES = {"2:4": 0.5, "1:4": 0.25}
 
@@ -42,16 +43,27 @@ class Uniform(_Choice):
 
 
 class Codebook(_Choice):
-    """All weights of a layer share `entries` values, times their channel's scale (Han et al. 2016, section 3)."""
+    """All weights of a layer share `entries` values, times their channel's scale (Han et al. 2016, section 3).
+
+    `prior` says how the values are found: by k-means, or as the means of a mixture of Gaussians with one at zero
+    (Ullrich et al. 2017), which makes more weights zero.
+    """
 
     method: Literal["codebook"] = "codebook"
     entries: Annotated[int, Field(le=256)] = 16
+    prior: Prior = "k-means"
     huffman: bool = False
 
     @field_validator("entries")
     @classmethod
     def _several(cls, entries: int) -> int:
         return _at_least_two(entries)
+
+    @model_validator(mode="after")
+    def _both_signs(self) -> Codebook:
+        if self.prior == "mixture" and self.entries < 3:
+            raise ValueError("a mixture needs at least 3 entries: zero, and one of either sign")
+        return self
 
     @property
     def weight_bits(self) -> int:
@@ -63,7 +75,8 @@ class Codebook(_Choice):
         return math.log2(self.entries) / 8
 
     def __str__(self) -> str:
-        return f"codebook of {self.entries}" + _coded(self.huffman)
+        mixture = " by a mixture" if self.prior == "mixture" else ""
+        return f"codebook of {self.entries}{mixture}" + _coded(self.huffman)
 
 
 class Sparse(_Choice):

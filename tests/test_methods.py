@@ -15,6 +15,7 @@ from automc.compression.methods import encode
 from automc.compression.operations import Convolve
 from automc.compression.policy import Policy, unfit
 from automc.compression.prepare import Preparation
+from automc.compression.sharing import shared_levels
 from automc.errors import WeightsError
 from automc.network.datasets import load_dataset
 from tests.networks import TINY_NETWORKS, TinyPlain, TinyResidual, traced
@@ -26,6 +27,7 @@ CHOICES = [
     Uniform(weight_bits=3, huffman=True),
     Codebook(entries=4, huffman=True),
     Codebook(entries=256),
+    Codebook(entries=6, prior="mixture"),
     Sparse(density=0.4, weight_bits=5),
     Sparse(density=0.5, pattern="blocks"),
     Sparse(pattern="2:4", density=0.5, entries=6),
@@ -91,6 +93,7 @@ def test_random_policies_of_all_methods_compute_the_same_everywhere(preparation)
     [
         [Uniform(weight_bits=bits) for bits in range(1, 9)],
         [Codebook(entries=entries) for entries in (2, 4, 8, 16, 64, 256)],
+        [Codebook(entries=entries, prior="mixture") for entries in (3, 4, 8, 16, 64, 256)],
         [Sparse(density=density) for density in (0.1, 0.25, 0.5, 0.75, 1.0)],
         [Sparse(density=density, pattern="blocks") for density in (0.1, 0.25, 0.5, 0.75, 1.0)],
         [Sparse(density=density) for density in (0.25, 0.5)],
@@ -109,6 +112,26 @@ def test_a_codebook_holds_no_more_than_its_entries_and_beats_the_grid_of_as_many
         codes = encode(weight, gram, (3, 3), Codebook(entries=entries)).weights.codes
         assert 2 <= len(np.unique(codes)) <= entries
         assert error_of(Codebook(entries=entries)) < error_of(Uniform(weight_bits=bits))
+
+
+def test_the_entries_of_a_mixture_settle_on_the_values_that_there_are():
+    random = np.random.default_rng(0)
+    means = np.array([-1.0, -0.4, 0.0, 0.7])
+    weight = torch.tensor(random.choice(means, (1, 1, 600)) + random.normal(0, 0.02, (1, 1, 600)))
+    levels, scale = shared_levels(weight, torch.ones_like(weight), 4, "mixture")
+    assert np.abs((levels * scale.flatten()).numpy() - means).max() < 0.02
+
+
+def test_a_mixture_has_a_zero_where_k_means_has_none():
+    weight, gram = problem()
+    importance = gram.diagonal(dim1=1, dim2=2)[:, None].expand_as(weight)
+    assert 0 in shared_levels(weight, importance, 4, "mixture")[0]
+    assert 0 not in shared_levels(weight, importance, 4)[0]
+
+
+def test_a_mixture_of_one_value_keeps_it():
+    levels, scale = shared_levels(torch.ones(1, 2, 5).double(), torch.ones(1, 2, 5), 4, "mixture")
+    assert (levels * scale.flatten()[0]).tolist() == [1.0]
 
 
 @pytest.mark.parametrize(("density", "pattern"), [(0.5, "unstructured"), (0.25, "unstructured"), (0.5, "blocks")])

@@ -76,6 +76,8 @@ def test_a_file_reads_back_as_it_was_written(network):
             '{"weights": {"a": {"method": "sparse", "density": 0.3, "weight_bits": 4, "entries": 9}}}',
             "leave weight_bits out",
         ),
+        ('{"weights": {"a": {"method": "codebook", "entries": 2, "prior": "mixture"}}}', "at least 3 entries"),
+        ('{"weights": {"a": {"method": "codebook", "prior": "gauss"}}}', "'k-means' or 'mixture'"),
         ('{"weight_bits": {}}', "weight_bits: Extra inputs"),
         ("{", "mine.json: "),
     ],

@@ -47,7 +47,7 @@ def _uniform(weight: Tensor, gram: Tensor, kernel: Kernel, choice: Uniform | Gat
 
 def _codebook(weight: Tensor, gram: Tensor, kernel: Kernel, choice: Codebook) -> Coded:
     importance = gram.diagonal(dim1=1, dim2=2)[:, None].expand_as(weight)
-    levels, scale = shared_levels(weight, importance, choice.entries)
+    levels, scale = shared_levels(weight, importance, choice.entries, choice.prior)
     codes, scale = _rounded(weight, scale, gram, levels)
     return Coded(_integers(codes, scale, levels, kernel, choice, "codebook"))
 

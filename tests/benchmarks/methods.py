@@ -31,6 +31,8 @@ CHOICES: dict[str, Choice] = {
     "1 bit": Uniform(weight_bits=1),
     "4 entries": Codebook(entries=4),
     "16 entries": Codebook(entries=16),
+    "4 entries by a mixture": Codebook(entries=4, prior="mixture"),
+    "16 entries by a mixture": Codebook(entries=16, prior="mixture"),
     "50 % unstructured": Sparse(density=0.5),
     "2:4": Sparse(density=0.5, pattern="2:4"),
     "50 % of blocks 4 x 16": Sparse(density=0.5, pattern="blocks"),
