@@ -32,7 +32,7 @@ from automc.network.training import ask, train
 from automc.network.zoo import build_network
 from automc.schema import FinetuningSpec, TrainingSpec
 
-DENSITY = {"conv2": 0.15, "fc1": 0.06, "fc2": 0.25}  # of the first convolution's 500 weights none is removed
+DENSITY = {"conv2": 0.2, "fc1": 0.065, "fc2": 0.25}  # of the first convolution's 500 weights none is removed
 ENTRIES = {"conv2": 32, "fc1": 16, "fc2": 32}
 PRUNING = Policy(weights={name: Sparse(density=density) for name, density in DENSITY.items()})
 SHARING = Policy(
@@ -65,7 +65,7 @@ def main() -> None:
     chosen = np.random.default_rng(given.seed).permutation(len(data.train))[:CALIBRATION]
     calibration = data.train.pixels[chosen]
     float_bytes = 4 * sum(layer.weight.size for layer in network.convs)
-    spec = FinetuningSpec(batch_size=256, learning_rate=0.02, crop=1, distillation=0.5, seed=given.seed)
+    spec = FinetuningSpec(batch_size=256, learning_rate=0.02, crop=1, flip=False, distillation=0.5, seed=given.seed)
 
     def report(name: str, answers: NDArray[np.float32], size: int) -> None:
         accuracy = float((answers.argmax(1) == data.test.labels).mean())
