@@ -191,7 +191,7 @@ def test_a_library_that_differs_is_a_failure_after_the_result_is_written(
     problem, folder = delivered[0], tmp_path
     shutil.copytree(delivered[1] / "random-0", folder / "random-0")
     monkeypatch.setattr(deliver_module, "verify", lambda *arguments: Verification(images=40, different=1, logits=400))
-    with pytest.raises(VerificationError, match="1 of 400 logits"):
+    with pytest.raises(VerificationError, match="1 of 400 output values"):
         deliver(problem, folder, replace(SETTINGS, candidates=1))
     assert read_result(folder / "winner" / "result.json").verification.different_logits == 1
     with pytest.raises(VerificationError):  # read again, it is still a failure
