@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import automc.search.deliver as deliver_module
-from automc.compiler.artifact import open_artifact
+from automc.choices import Codebook, LowRank
+from automc.compiler.artifact import compile_program, open_artifact
 from automc.compiler.verify import Verification
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
@@ -27,7 +28,7 @@ from automc.errors import EvaluationFailed, VerificationError
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
 from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearcherSpec
-from automc.search.comparison import _known_floor_ms
+from automc.search.comparison import Contestant, _known_floor_ms, layer_rows
 from automc.search.deliver import DeliverySettings, deliver
 from automc.search.experiment import run_experiment
 from automc.search.result import Result, read_result
@@ -156,6 +157,20 @@ def test_layers_stand_beside_what_they_were(delivered: tuple[Problem, Path, Resu
     for layer in result.layers:
         assert layer.weight_bits == result.policy.choice(layer.name).weight_bits
     assert sum(layer.macs for layer in result.layers) == result.delivered.macs
+
+
+def test_a_layer_of_several_convolutions_is_one_row(tmp_path: Path) -> None:
+    problem = digits_problem()
+    first, *_, last = (layer.name for layer in problem.network.convs)
+    chosen = {last: LowRank(rank_ratio=0.5), first: Codebook(entries=16)}
+    policy = Policy(weights=chosen).normalised(problem.network)
+    program = problem.prepare().sequential(policy)
+    artifact = compile_program(program, problem.target, tmp_path)
+    rows = layer_rows(problem, Contestant("searched", "searched", policy, program), artifact)
+    assert [row.name for row in rows] == [layer.name for layer in problem.network.convs]
+    assert [row.weights for row in (rows[0], rows[1], rows[-1])] == ["codebook", "8", "low rank"]
+    assert sum(row.macs for row in rows) == program.macs()
+    assert sum(row.size_bytes for row in rows) <= artifact.manifest["weight_bytes"]
 
 
 def test_the_same_call_again_reads_the_result(

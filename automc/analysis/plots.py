@@ -165,7 +165,7 @@ def draw_policy(layers: Sequence[LayerRow]) -> Figure:
     kept = [layer.keep_ratio for layer in layers]
     _bars(panels[0], kept, 1.0, _COLOURS[0], [f"{layer.kept_channels}/{layer.channels}" for layer in layers])
     weights: list[float] = [layer.weight_bits for layer in layers]
-    _bars(panels[1], weights, 8.0, _COLOURS[2], [str(layer.weight_bits) for layer in layers])
+    _bars(panels[1], weights, 8.0, _COLOURS[2], [layer.weights for layer in layers])
     stored = [layer.activation_bits for layer in layers]
     _bars(
         panels[2],

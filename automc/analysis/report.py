@@ -99,7 +99,7 @@ def _layer(layer: LayerRow) -> tuple[str, ...]:
         layer.name,
         layer.kind,
         f"{layer.kept_channels} of {layer.channels}",
-        str(layer.weight_bits),
+        layer.weights,
         "float" if layer.activation_bits is None else str(layer.activation_bits),
         digits(layer.macs / QUANTITIES["macs"].divisor),
         digits(layer.size_bytes / QUANTITIES["size_bytes"].divisor),

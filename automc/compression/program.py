@@ -82,20 +82,20 @@ class Program:
         return self.result.results(self.tensors)
 
     def macs(self) -> int:
-        """Multiply-accumulates for one image, without those that kernels skip: of zeros left out and of closed gates.
+        """Multiply-accumulates for one image, but for those that kernels skip: of zeros left out, of closed gates."""
+        return sum(self.macs_of(operation) for operation in self.operations if isinstance(operation, Convolve))
+
+    def macs_of(self, operation: Convolve) -> int:
+        """The multiply-accumulates of one convolution.
 
         Of a gate that is not written by a `Rank` nobody knows how many channels it closes, so that all count.
         """
-        ranks = {operation.target: operation for operation in self.operations if isinstance(operation, Rank)}
-        total = 0
-        for operation in self.operations:
-            if isinstance(operation, Convolve):
-                height, width = self.output_size(operation)
-                macs = operation.multiplied_weights * height * width
-                if operation.gate in ranks:
-                    macs = macs * ranks[operation.gate].count // operation.outputs
-                total += macs
-        return total
+        height, width = self.output_size(operation)
+        macs = operation.multiplied_weights * height * width
+        for gate in self.operations:
+            if isinstance(gate, Rank) and gate.target == operation.gate:
+                return macs * gate.count // operation.outputs
+        return macs
 
     def output_size(self, operation: Convolve) -> tuple[int, int]:
         """Height and width of what a convolution writes."""

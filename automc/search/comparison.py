@@ -19,7 +19,6 @@ from automc.environment.evaluator import Evaluator
 from automc.environment.measures import Estimate
 from automc.environment.problem import Problem
 from automc.files import cache_directory
-from automc.network.graph import Conv
 from automc.search.result import LayerRow, Row, RowKind, Timing
 
 
@@ -113,34 +112,43 @@ def _known_floor_ms(problem: Problem) -> float:
 
 
 def layer_rows(problem: Problem, final: Contestant, artifact: Artifact) -> tuple[LayerRow, ...]:
-    """The delivered network's layers with weights, beside what they were."""
+    """The delivered network's layers with weights, beside what they were.
+
+    A layer that became several convolutions is named by the last of them, and counts what all of them take.
+    """
     choices = {choice["tensor"]: choice for choice in artifact.manifest["operations"]}
     latencies, dense_latencies = (_layer_latencies(problem, policy) for policy in (final.policy, Policy()))
     owner = problem.network.fused_sums
+    layers = {layer.name: layer for layer in problem.network.convs}
     rows = []
+    macs = size_bytes = 0
     for operation in final.program.operations:
         if not isinstance(operation, Convolve):
             continue
-        layer = problem.network[owner.get(operation.target, operation.target)]
-        assert isinstance(layer, Conv)
-        height, width = final.program.output_size(operation)
-        tensor = final.program.tensors.get(operation.target)
         chosen = choices[operation.target]
+        macs += final.program.macs_of(operation)
+        size_bytes += chosen["weight_bytes"]
+        layer = layers.get(owner.get(operation.target, operation.target))
+        if layer is None:
+            continue  # a step on the way to the layer's own tensor
+        tensor = final.program.tensors.get(operation.target)
         rows.append(
             LayerRow(
                 name=layer.name,
                 kind=layer.kind,
                 channels=layer.shape[0],
                 kept_channels=operation.outputs,
+                method=final.policy.choice(layer.name).method,
                 weight_bits=operation.weight_bits,
                 activation_bits=None if tensor is None else tensor.bits,
-                macs=int(operation.weight.size) * height * width,
-                size_bytes=chosen["weight_bytes"],
+                macs=macs,
+                size_bytes=size_bytes,
                 latency_ms=latencies.get(layer.name),
                 dense_latency_ms=dense_latencies.get(layer.name),
                 kernel=chosen["kernel"],
             )
         )
+        macs = size_bytes = 0
     return tuple(rows)
 
 

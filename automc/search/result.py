@@ -77,7 +77,8 @@ class LayerRow(_Model):
     kind: Literal["convolution", "depthwise", "dense"]
     channels: Annotated[int, Field(ge=1)]  # of the dense network's layer
     kept_channels: Annotated[int, Field(ge=1)]
-    weight_bits: Annotated[int, Field(ge=1, le=8)]
+    method: str = "uniform"  # what was chosen for its weights
+    weight_bits: Annotated[int, Field(ge=1, le=8)]  # that it computes with
     activation_bits: Annotated[int, Field(ge=1, le=8)] | None = None  # of the tensor it writes; the result has none
     macs: Count
     size_bytes: Count
@@ -90,6 +91,11 @@ class LayerRow(_Model):
         if self.kept_channels > self.channels:
             raise ValueError("kept_channels must not exceed channels")
         return self
+
+    @property
+    def weights(self) -> str:
+        """What its weights are, in a word."""
+        return str(self.weight_bits) if self.method == "uniform" else self.method.replace("_", " ")
 
     @property
     def keep_ratio(self) -> float:
