@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automc.network.forward import forward
 from automc.network.graph import Network, Shape
 from automc.network.trace import trace
 
@@ -135,3 +138,37 @@ class TinyConcat(_Tiny):
 
 
 TINY_NETWORKS = (TinyPlain, TinyResidual, TinyDepthwise, TinyConcat)
+
+
+class Custom(nn.Module):
+    """A network written as its parts and a function over them."""
+
+    def __init__(self, parts: dict[str, nn.Module], compute: Callable[..., Tensor], seed: int = 0) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self.compute = compute
+        randomise(self, seed)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compute(self, x)
+
+
+def head(self: nn.Module, x: Tensor) -> Tensor:
+    return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
+def parts(channels: int, **others: nn.Module) -> dict[str, nn.Module]:
+    return {"stem": nn.Conv2d(1, 8, 3, padding=1), **others, "linear": nn.Linear(channels, 10)}
+
+
+def assert_same(network: Network, module: nn.Module) -> None:
+    images = torch.randn((5, *network.input.shape), generator=torch.Generator().manual_seed(7))
+    tensors = forward(network.layers, images)
+    for layer in network.layers:
+        assert tensors[layer.name].shape == (5, *layer.shape)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            tensors[network.output.name].flatten(1), module(images.clone()).flatten(1), rtol=1e-4, atol=1e-5
+        )
