@@ -13,6 +13,8 @@ from automc.errors import PolicyError
 from automc.files import canonical_json, closest, sha256_of
 from automc.network.graph import Conv, Network
 
+_WHOLE = Uniform()  # made once: a search asks for the choices of thousands of policies
+
 
 class Policy(BaseModel):
     """One compressed network, as three choices by name.
@@ -28,7 +30,7 @@ class Policy(BaseModel):
 
     def choice(self, layer: str) -> Choice:
         """What was chosen for the weights of `layer`."""
-        return self.weights.get(layer, Uniform())
+        return self.weights.get(layer, _WHOLE)
 
     def bits_of(self, tensor: str) -> int:
         """The bits of the tensor that the layer `tensor` writes."""

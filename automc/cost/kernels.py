@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -95,7 +96,7 @@ def partial_sum_growth(weight_bits: int, activation_bits: int) -> int:
 class Step(NamedTuple):
     """What one layer calls: `kernel`, `times` in a row (once for each group of a grouped convolution).
 
-    `choice` is what was done to its weights, where it has some.
+    `choice` is what was done to its weights beyond rounding them, of which `kernel` tells the bits.
     """
 
     layer: str
@@ -127,7 +128,7 @@ class KernelPlan:
     def steps(self, policy: Policy) -> tuple[Step, ...]:
         """What each layer calls under `policy`, in the order of computation; a fused sum belongs to its convolution."""
         counts = {name: policy.kept_count(name, slots) for name, slots in self._groups}
-        return tuple(step for steps_of in self._steps for step in steps_of(policy, counts))
+        return tuple(chain.from_iterable([steps(policy, counts) for steps in self._steps]))
 
     def _step(self, layer: Layer, residual: bool) -> _StepsOf:
         if isinstance(layer, Conv):
@@ -170,7 +171,7 @@ class KernelPlan:
                 residual,
             )
             if isinstance(choice, Uniform):
-                return (Step(name, whole, times, choice),)
+                return (Step(name, whole, times),)
             return tuple(Step(name, *part, choice) for part in _parts(choice, whole, times, map_size))
 
         return steps
