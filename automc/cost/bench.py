@@ -5,7 +5,6 @@ It needs nothing of the device but Linux' system calls. What it prints is a late
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from string import Template
 
@@ -16,15 +15,14 @@ from automc.compiler.artifact import Artifact
 from automc.compiler.build import STATIC
 from automc.compiler.emit import STATUS
 from automc.compiler.freestanding import START, linked
-from automc.compiler.isa import ALIGNMENT, LANES, STEP
+from automc.compiler.isa import ALIGNMENT
 from automc.compiler.targets import find_target
 from automc.compiler.toolchain import tool_chain
 from automc.compression.executor import Executor
 from automc.compression.program import Program
-from automc.cost.energy import HOROWITZ
 from automc.cost.kernels import Kernel
 from automc.cost.recognise import kernel_of
-from automc.cost.table import Header, LatencyTable, key_cells, table_text
+from automc.cost.table import LatencyTable, empty_table, key_cells, table_text
 from automc.files import write_atomic
 
 _IMAGES = 3
@@ -184,21 +182,9 @@ def build_bench(artifact: Artifact, device: str, cpu: str, path: Path) -> None:
     program, target = artifact.program(), find_target(artifact.target)
     tools = tool_chain("zig", target)
     kernels = [kernel_of(operation, program) for operation in program.operations]
-    table = LatencyTable(
-        Header(
-            device=device,
-            cpu=cpu,
-            target=target.name,
-            compiler=artifact.manifest["compiler"],
-            flags=" ".join(artifact.manifest["flags"]),
-            date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-            output_tile=LANES,
-            input_tile=STEP,
-            notes=f"printed by the bench program of {program.name}, after its results were found to be exact",
-        ),
-        HOROWITZ,
-        (),
-    )
+    known = artifact.manifest
+    notes = f"printed by the bench program of {program.name}, after its results were found to be exact"
+    table = empty_table(device, cpu, target.name, known["compiler"], known["flags"], notes)
     write_atomic(path, linked(_source(artifact, program, kernels, table), artifact.folder / STATIC, tools))
     path.chmod(0o755)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import platform
 import tempfile
@@ -16,16 +15,14 @@ import numpy as np
 
 from automc.choices import Choice
 from automc.compiler.artifact import compile_batch
-from automc.compiler.isa import LANES, STEP
 from automc.compiler.targets import find_target
 from automc.compiler.toolchain import tool_chain
 from automc.compression.policy import Policy, unfit
-from automc.cost.energy import HOROWITZ
 from automc.cost.kernels import Kernel, KernelPlan
 from automc.cost.lookup import Lookup
 from automc.cost.probes import Probe, probes_of, random_program
 from automc.cost.sampling import kernels_to_measure
-from automc.cost.table import Header, LatencyTable, Row, read_table, write_table
+from automc.cost.table import LatencyTable, Row, empty_table, read_table, write_table
 from automc.cost.timing import Reference, Timing
 from automc.errors import TableError
 from automc.network.graph import Network
@@ -103,22 +100,12 @@ def processor() -> str:
 
 def _table_at(path: Path, target: str, notes: str) -> LatencyTable:
     tools = tool_chain(_COMPILER, find_target(target))
-    header = Header(
-        device=path.stem,
-        cpu=processor(),
-        target=target,
-        compiler=f"{tools.compiler} {tools.version}",
-        flags=" ".join(tools.flags),
-        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        output_tile=LANES,
-        input_tile=STEP,
-        notes=notes,
-    )
+    empty = empty_table(path.stem, processor(), target, f"{tools.compiler} {tools.version}", tools.flags, notes)
     if not path.exists():
-        return LatencyTable(header, HOROWITZ, ())
+        return empty
     known = read_table(path)
     for name in ("cpu", "target", "compiler", "flags"):
-        theirs, ours = getattr(known.header, name), getattr(header, name)
+        theirs, ours = getattr(known.header, name), getattr(empty.header, name)
         if theirs != ours:
             raise TableError(
                 f"{path} was measured with another {name} ({theirs}) than this run would use ({ours}); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import math
 from collections.abc import Iterable, Mapping
@@ -11,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from automc.compiler.isa import LANES, STEP
 from automc.compression.windows import Encoding
-from automc.cost.energy import EnergyCoefficients
+from automc.cost.energy import HOROWITZ, EnergyCoefficients
 from automc.cost.kernels import ENCODINGS, OPERATIONS, Kernel, OperationName
 from automc.errors import TableError
 from automc.files import closest, sha256_of, write_atomic
@@ -86,6 +88,22 @@ class LatencyTable:
             replace(row, latency_ms=row.latency_ms * factor, spread_ms=row.spread_ms * factor) for row in self.rows
         )
         return replace(self, header=replace(self.header, reference_ms=reference_ms), rows=rows)
+
+
+def empty_table(device: str, cpu: str, target: str, compiler: str, flags: Iterable[str], notes: str) -> LatencyTable:
+    """A table of today without rows, for the project's own kernels, with published energies."""
+    header = Header(
+        device=device,
+        cpu=cpu,
+        target=target,
+        compiler=compiler,
+        flags=" ".join(flags),
+        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        output_tile=LANES,
+        input_tile=STEP,
+        notes=notes,
+    )
+    return LatencyTable(header, HOROWITZ, ())
 
 
 def write_table(table: LatencyTable, path: Path) -> None:
