@@ -154,6 +154,7 @@ class FinetuningSpec(_Model):
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.7  # the dense network's weight; the label has the rest
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
+    mixing: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # the largest share of another image in each
     seed: int = 0
 
 
