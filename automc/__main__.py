@@ -63,6 +63,9 @@ def run(
         str | None, typer.Option(help="As K/N: only every N-th study from K on, for an array of jobs.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Studies that run side by side.")] = 1,
+    monitor: Annotated[
+        int | None, typer.Option(min=1, help="Fine-tune every so many trials one: does the reward tell the truth?")
+    ] = None,
     out: Out = None,
 ) -> None:
     """Search, build the winner's library, verify it, and write the report.
@@ -74,10 +77,13 @@ def run(
       automc run resnet20_cifar10 --trials 200
       automc run resnet20_cifar10 goal.limits.latency_ms=40% --searcher random --seed 3
       automc run resnet20_baselines --only 1/4
+      automc run resnet20_cifar10 --monitor 25
     """
     from automc.commands.run import run_command
 
-    run_command(name, tuple(overrides or ()), weights, searcher, trials, seed, time, only, workers, out, context.obj)
+    run_command(
+        name, tuple(overrides or ()), weights, searcher, trials, seed, time, only, workers, monitor, out, context.obj
+    )
 
 
 @app.command()

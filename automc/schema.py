@@ -236,14 +236,25 @@ class SearcherSpec(_Model):
     settings: dict[str, float | int | str | bool] = {}
 
 
+class MonitorSpec(_Model):
+    """How a search is watched: every so many trials one is fine-tuned for so many epochs, and judged again."""
+
+    every: Annotated[int, Field(ge=1)] = 20
+    epochs: Annotated[float, Field(gt=0)] = 0.2
+
+
 class ExperimentSpec(_Model):
-    """One file of `experiments/`: environments x searchers x seeds, with one budget of trials."""
+    """One file of `experiments/`: environments x searchers x seeds, with one budget of trials.
+
+    With a `monitor`, trials are fine-tuned now and then to see whether the reward orders them as the truth does.
+    """
 
     description: str
     envs: Annotated[list[str], Field(min_length=1)]
     searchers: Annotated[list[SearcherSpec], Field(min_length=1)]
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     trials: Annotated[int, Field(ge=1)] = 200
+    monitor: MonitorSpec | None = None
 
     @field_validator("searchers", mode="before")
     @classmethod

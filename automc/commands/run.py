@@ -15,7 +15,7 @@ from automc.commands.plugins import import_plugins
 from automc.commands.specs import open_problem, read_environment
 from automc.errors import ConfigError, NameNotFound
 from automc.files import closest
-from automc.schema import ExperimentSpec, SearcherSpec, read_spec
+from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec, read_spec
 
 if TYPE_CHECKING:
     from automc.environment.problem import Problem
@@ -39,12 +39,15 @@ def run_command(
     time: str | None,
     only: str | None,
     workers: int,
+    monitor: int | None,
     out: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Search, deliver and report, or go on with it."""
     seconds = _seconds(time)
     spec, of_environments = _specification(name, overrides, searcher, trials, seed)
+    if monitor is not None:
+        spec = spec.model_copy(update={"monitor": MonitorSpec(every=monitor)})
     for environment in spec.envs:
         read_environment(environment, of_environments)  # every fault of every file before any time is spent
     import torch
@@ -56,8 +59,8 @@ def run_command(
     torch.set_num_threads(1)
     chosen = members(spec, only)
     folder = out or Path("runs") / name
-    # The number of trials may grow; everything else makes another run.
-    identity = spec.model_dump(mode="json", exclude={"trials", "description"})
+    # The number of trials may grow, and a monitor changes nothing; everything else makes another run.
+    identity = spec.model_dump(mode="json", exclude={"trials", "description", "monitor"})
     weights_file = None if weights is None else str(weights)
     identify(folder, {**identity, "overrides": list(of_environments), "weights": weights_file})
     load: Callable[[str], Problem] = partial(_load, overrides=of_environments, weights=weights, plugins=plugins)
@@ -125,6 +128,8 @@ def _show(meter: Meter, member: Member, progress: Progress) -> None:
         f"best of {member}: reward {best.reward:.4f}, {best.metrics['latency_ms']:.4f} ms"
     )  # fmt: skip
     meter.advance(found)
+    for line in progress.remark.splitlines():
+        note(line)
 
 
 def _deliver(problem: Problem, folder: Path) -> None:

@@ -8,6 +8,7 @@ import multiprocessing
 import re
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from automc.errors import ConfigError
-from automc.schema import ExperimentSpec, SearcherSpec
+from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec
 from automc.search.log import Header
 from automc.search.searchers import build_searcher, check_settings
 from automc.search.study import Progress, Study
@@ -120,7 +121,7 @@ def run_experiment(
     in a process of its own kind. `seconds` is for each study. Raises as `members` and `Study.run`.
     """
     chosen = members(spec, only)
-    run = partial(_run_member, trials=spec.trials, folder=folder, seconds=seconds)
+    run = partial(_run_member, trials=spec.trials, folder=folder, seconds=seconds, monitor=spec.monitor)
     if workers > 1:
         _run_in_processes(chosen, run, load, workers, report)
         return
@@ -134,18 +135,31 @@ def run_experiment(
 
 
 def _run_member(
-    member: Member, evaluator: Evaluator, trials: int, folder: Path, seconds: float, report: Report
+    member: Member,
+    evaluator: Evaluator,
+    trials: int,
+    folder: Path,
+    seconds: float,
+    monitor: MonitorSpec | None,
+    report: Report,
 ) -> None:
+    from automc.search.monitor import Monitor
+
     problem, searcher = evaluator.problem, member.searcher
-    Study(
-        folder / member.folder,
-        study_header(problem, searcher, member.seed),
-        build_searcher(searcher.name, searcher.settings, problem, member.seed),
-        evaluator.outcome,
-        trials,
-        partial(report, member),
-        seconds,
-    ).run()
+    place, header = folder / member.folder, study_header(problem, searcher, member.seed)
+    listener: Callable[[Progress], None] = partial(report, member)
+    with ExitStack() as stack:
+        if monitor is not None:
+            listener = stack.enter_context(Monitor(problem, monitor, place / "monitor", header, listener))
+        Study(
+            place,
+            header,
+            build_searcher(searcher.name, searcher.settings, problem, member.seed),
+            evaluator.outcome,
+            trials,
+            listener,
+            seconds,
+        ).run()
 
 
 def _run_in_processes(

@@ -23,13 +23,17 @@ _TIMES_NAME = "times.csv"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study has come: the trial just answered, the best so far, and whether the log knew the answer."""
+    """How far a study has come: the trial just answered, the best so far, and whether the log knew the answer.
+
+    `remark` is what a listener on the way found worth saying.
+    """
 
     study: str
     trial: Trial
     best: Trial | None
     trials: int
     replayed: bool
+    remark: str = ""
 
 
 class Search(Protocol):
@@ -102,6 +106,7 @@ class _Answers:
             if self._best is None or trial.reward > self._best.reward:
                 self._best = trial
         study.report(Progress(study.folder.name, trial, self._best, study.trials, replayed))
+        self._times.listened()
         return trial
 
     def _recall(self, number: int, policy: Policy) -> Trial:
@@ -156,6 +161,10 @@ class _Times:
         self._ended = time.perf_counter()
         if not self._path.exists():
             self._write("trial,evaluation_s,search_s\n")
+
+    def listened(self) -> None:
+        """What whoever listens has done since the evaluation was no part of the search."""
+        self._ended = time.perf_counter()
 
     @contextmanager
     def evaluation(self, trial: int) -> Iterator[None]:
