@@ -105,8 +105,8 @@ class _Answers:
             self._worst = trial.reward if self._worst is None else min(self._worst, trial.reward)
             if self._best is None or trial.reward > self._best.reward:
                 self._best = trial
-        study.report(Progress(study.folder.name, trial, self._best, study.trials, replayed))
-        self._times.listened()
+        with self._times.paused():
+            study.report(Progress(study.folder.name, trial, self._best, study.trials, replayed))
         return trial
 
     def _recall(self, number: int, policy: Policy) -> Trial:
@@ -162,9 +162,12 @@ class _Times:
         if not self._path.exists():
             self._write("trial,evaluation_s,search_s\n")
 
-    def listened(self) -> None:
-        """What whoever listens has done since the evaluation was no part of the search."""
-        self._ended = time.perf_counter()
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What runs inside it is no part of the search."""
+        begun = time.perf_counter()
+        yield
+        self._ended += time.perf_counter() - begun
 
     @contextmanager
     def evaluation(self, trial: int) -> Iterator[None]:
