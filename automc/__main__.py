@@ -181,15 +181,27 @@ def measure(
     target: Target = None,
     out: Out = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Stop after about this long.")] = 5.0,
+    device: Annotated[str | None, typer.Option(help="The name of another device, which --runner reaches.")] = None,
+    cpu: Annotated[str | None, typer.Option(help="The device's processor, for the table.")] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="Commands, joined by &&, that take {program} to the device and run it there.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a command of the runner hangs.")] = 300.0,
+    tries: Annotated[int, typer.Option(min=1, help="How often a failing runner is tried.")] = 3,
 ) -> None:
-    """Time the kernels that environments need on this machine, and write a latency table.
+    """Time the kernels that environments need, here or on a device, and write a latency table.
 
-    Example:
+    The same command goes on where a stopped or killed one was. A table that was made elsewhere needs no command: put it
+    into your folder latency_tables/, its rows' source being "imported", and see automc check.
+
+    Examples:
       automc measure resnet20_cifar10 --out latency_tables/my_board.csv
+      automc measure resnet20_cifar10 --device pi4 --target neon --runner "scp {program} pi4:bench && ssh pi4 ./bench"
+      automc measure resnet20_cifar10 --device a76 --target neondot --runner "qemu-aarch64 -cpu cortex-a76 {program}"
     """
-    from automc.commands.dense import measure_command
+    from automc.commands.measure import measure_command
 
-    measure_command(names, target, out, minutes)
+    measure_command(names, target, out, minutes, device, cpu, runner, timeout, tries)
 
 
 @app.command()

@@ -82,6 +82,7 @@ print(sorted({"torch", "gymnasium", "numpy", "pydantic", "optuna"} & set(sys.mod
         (("data", "get", "cifar100"), "Did you mean 'cifar10'?"),
         (("data", "put", "cifar10"), "the only action is 'get'"),
         (("measure", "resnet8_digits", "--target", "avx3"), "Did you mean 'avx2'?"),
+        (("measure", "resnet8_digits", "--device", "pi4"), "--runner 'scp {program} pi4:bench && ssh pi4 ./bench'"),
         (("--plugin", "no_such_module", "list"), "no such module"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -1,4 +1,4 @@
-"""`automc data`, `automc train` and `automc measure`: what a search needs before it starts."""
+"""`automc data` and `automc train`: what a search needs before it starts."""
 
 from __future__ import annotations
 
@@ -67,31 +67,3 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
     write_atomic(weights, save({key: value.contiguous() for key, value in module.state_dict().items()}))
     write_atomic(folder / f"{name}.log", "\n".join(lines) + "\n")
     say(str(weights))
-
-
-def measure_command(names: list[str], target: str | None, out: Path | None, minutes: float) -> None:
-    """Time the kernels that the named environments and their search spaces need, into one table."""
-    from automc import catalog
-    from automc.compiler.targets import find_target, host_target
-    from automc.cost.device import measure_host
-    from automc.cost.measure import measure
-    from automc.environment.loading import open_dataset
-    from automc.network.trace import trace
-    from automc.network.zoo import build_network
-    from automc.schema import SearchSpaceSpec, read_spec
-
-    chosen = target or host_target()
-    find_target(chosen)  # refuses an unknown name before anything is loaded
-    needs = []
-    for name in names:
-        spec, file = read_environment(name)
-        space = read_spec(SearchSpaceSpec, catalog.find("search_spaces", spec.search_space))
-        dataset = open_dataset(spec, file)
-        _, height, width, channels = dataset.train.pixels.shape
-        module = build_network(spec.network, len(dataset.classes), channels)
-        needs.append((trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network), space))
-    if out is None:
-        say(str(measure_host(chosen, needs, note, 60 * minutes)))
-    else:
-        measure(needs, chosen, out, note, 60 * minutes)
-        say(str(out))

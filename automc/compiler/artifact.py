@@ -17,7 +17,7 @@ from automc.compiler.isa import Machine
 from automc.compiler.library import Library, open_code
 from automc.compiler.lowering import Lowered, lower
 from automc.compiler.targets import find_target, runs_here
-from automc.compiler.toolchain import tool_chain
+from automc.compiler.toolchain import ToolChain, tool_chain
 from automc.compression.program import Program
 from automc.errors import CorruptFile, RunnerError
 from automc.files import sha256_of, write_atomic
@@ -139,10 +139,18 @@ def compile_batch(programs: Sequence[Program], target: str, folder: Path, compil
 
 def emulate_batch(programs: Sequence[Program], target: str, folder: Path, machine: Machine, *flags: str) -> Emulated:
     """Compile many programs for one target as one library in `folder`, with further `flags`, to run on `machine`."""
+    lowered, tools = static_batch(programs, target, folder, *flags)
+    return emulate(folder / STATIC, lowered, tools, machine)
+
+
+def static_batch(
+    programs: Sequence[Program], target: str, folder: Path, *flags: str
+) -> tuple[dict[str, Lowered], ToolChain]:
+    """Compile many programs for one target as one static library in `folder`; each by the prefix of its functions."""
     lowered = _batch(programs, target)
     tools = tool_chain("zig", find_target(target)).with_flags(*flags)
     build(emit_source(lowered), tools, folder, loadable=False)
-    return emulate(folder / STATIC, lowered, tools, machine)
+    return lowered, tools
 
 
 def _batch(programs: Sequence[Program], target: str) -> dict[str, Lowered]:

@@ -104,20 +104,21 @@ class Library:
 
     def layer_times(self, pixels: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
         """Seconds of each operation in the order of the program, `repeats x operations`, as in `time`."""
+        return np.stack([self.operation_times(pixels, each, repeats) for each in range(self.operations)], axis=1)
+
+    def operation_times(self, pixels: NDArray[np.uint8], operation: int, repeats: int) -> NDArray[np.float64]:
+        """Seconds of one operation by its position in the program, as in `time`; the arena is as it was left."""
         image = self._one_image(pixels)
-        columns = []
-        for operation in range(self.operations):
 
-            def sample(repeats: int, loops: int, operation: int = operation) -> NDArray[np.float64]:
-                samples = np.empty(repeats)
-                self._time_operation(
-                    self._arena.address, self._input, self._range, operation, image, ctypes.c_int64(repeats),
-                    ctypes.c_int64(loops), samples.ctypes.data_as(ctypes.c_void_p),
-                )  # fmt: skip
-                return samples
+        def sample(repeats: int, loops: int) -> NDArray[np.float64]:
+            samples = np.empty(repeats)
+            self._time_operation(
+                self._arena.address, self._input, self._range, operation, image, ctypes.c_int64(repeats),
+                ctypes.c_int64(loops), samples.ctypes.data_as(ctypes.c_void_p),
+            )  # fmt: skip
+            return samples
 
-            columns.append(self._sampled(operation, sample, repeats))
-        return np.stack(columns, axis=1)
+        return self._sampled(operation, sample, repeats)
 
     def _one_image(self, pixels: NDArray[np.uint8]) -> Any:
         images = pixels[None] if pixels.ndim == 3 else pixels

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 # The limits hold before the program begins: set from outside, they come too late for what it starts at once, and code
 # between fork and exec could hang in a process with threads. A limit that cannot be set is already a stricter one, or
@@ -42,7 +43,7 @@ def run_limited(
 ) -> Ended:
     """Run `command` with `given` as its standard input.
 
-    Raises `OSError` where it cannot be started, `subprocess.TimeoutExpired` where it takes too long.
+    Raises `OSError` where it cannot be started, `subprocess.TimeoutExpired` with what it wrote where it takes too long.
     """
     if shutil.which(command[0]) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
@@ -57,11 +58,16 @@ def run_limited(
         )
         try:
             process.wait(limits.seconds)
-        except BaseException:
+        except BaseException as reason:
             with contextlib.suppress(ProcessLookupError):  # it may have ended by itself just now
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            if isinstance(reason, subprocess.TimeoutExpired):
+                reason.output, reason.stderr = _content(output), _content(errors)
             raise
-        output.seek(0)
-        errors.seek(0)
-        return Ended(process.returncode, output.read(), errors.read())
+        return Ended(process.returncode, _content(output), _content(errors))
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()

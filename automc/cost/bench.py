@@ -1,23 +1,25 @@
-"""`automc-bench`: one static program for a device that checks a compiled network there, and times its kernels.
+"""`automc-bench`: one static program for a device that checks compiled programs there, and times their kernels.
 
 It needs nothing of the device but Linux' system calls. What it prints is a latency table for `latency_tables/`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compiler.artifact import Artifact
+from automc.compiler.artifact import Artifact, static_batch
 from automc.compiler.build import STATIC
 from automc.compiler.emit import STATUS
 from automc.compiler.freestanding import START, linked
 from automc.compiler.isa import ALIGNMENT
 from automc.compiler.targets import find_target
-from automc.compiler.toolchain import tool_chain
+from automc.compiler.toolchain import ToolChain, tool_chain
 from automc.compression.executor import Executor
 from automc.compression.program import Program
 from automc.cost.kernels import Kernel
@@ -42,22 +44,30 @@ enum { CLOCK = 403 };
 enum { CLOCK = 113 };
 #endif
 
-int ${prefix}_init(void *);
-void ${prefix}_input(void *, const uint8_t *);
-void ${prefix}_invoke(void *);
-void ${prefix}_invoke_range(void *, int, int);
-void ${prefix}_output(const void *, float *);
-
-enum { OPERATIONS = $operations, KERNELS = $kernels, SAMPLES = $samples, IMAGES = $images, OUTPUTS = $outputs };
+$declarations
+enum { PROGRAMS = $programs, KERNELS = $kernels, SAMPLES = $samples, IMAGES = $images };
 static uint8_t arena[$arena_bytes] __attribute__((aligned($alignment)));
-static float results[OUTPUTS];
-static const uint8_t pixels[IMAGES][$input_bytes] = {$pixels};
-static const uint32_t expected[IMAGES][OUTPUTS] = {$expected};
+static float results[$outputs];
+$images_and_results
+static const struct {
+  int (*init)(void *);
+  void (*input)(void *, const uint8_t *);
+  void (*invoke)(void *);
+  void (*range)(void *, int, int);
+  void (*output)(const void *, float *);
+  const uint8_t *pixels;
+  const uint32_t *expected;
+  uint32_t input_bytes, outputs;
+} programs[PROGRAMS] = {
+$entries
+};
 static const char *const keys[KERNELS] = {
 $keys
 };
-static const int first[KERNELS] = {$first};  /* operations that call each kernel */
-static const int kernel_of[OPERATIONS] = {$kernel_of};
+static const int first[KERNELS][2] = {$first};  /* a program and one of its operations that call each kernel */
+/* Of programs that are timed whole: how many operations each has, and the kernels of all of them. */
+static const int operations[PROGRAMS] = {$operations};
+static const int kernel_of[] = {$kernel_of};
 
 static void say_to(int file, const char *text) {
   size_t length = 0;
@@ -95,68 +105,86 @@ static void digits(uint64_t value, int point) {
   say(text);
 }
 
-static void run(int operation, uint32_t loops) {
+static void run(int program, int operation, uint32_t loops) {
   for (uint32_t i = 0; i < loops; i++) {
-    if (operation < 0) { ${prefix}_input(arena, pixels[0]); ${prefix}_invoke(arena); ${prefix}_output(arena, results); }
-    else if (operation == 0) ${prefix}_input(arena, pixels[0]);
-    else ${prefix}_invoke_range(arena, operation, operation);
+    if (operation <= 0) programs[program].input(arena, programs[program].pixels);
+    if (operation > 0) programs[program].range(arena, operation, operation);
+    if (operation < 0) { programs[program].invoke(arena); programs[program].output(arena, results); }
   }
 }
 
+static void sort_in(uint64_t *ascending, int count, uint64_t value) {
+  for (; count > 0 && ascending[count - 1] > value; count--) ascending[count] = ascending[count - 1];
+  ascending[count] = value;
+}
+
 /* Picoseconds of one run: the median of the samples, and what lies between their quartiles. */
-static void measure(int operation, uint64_t *median, uint64_t *spread) {
+static void measure(int program, int operation, uint64_t *median, uint64_t *spread) {
   uint64_t samples[SAMPLES];
   int shift = 0;
   for (; shift < 24; shift++) {
     const uint64_t start = nanoseconds();
-    run(operation, 1u << shift);
+    run(program, operation, 1u << shift);
     if (nanoseconds() - start >= $sample_ns) break;
   }
   for (int i = 0; i < SAMPLES; i++) {
     const uint64_t start = nanoseconds();
-    run(operation, 1u << shift);
+    run(program, operation, 1u << shift);
     const uint64_t taken = ((nanoseconds() - start) * 1000u) >> shift;
-    int place = i;
-    for (; place > 0 && samples[place - 1] > taken; place--) samples[place] = samples[place - 1];
-    samples[place] = taken;
+    sort_in(samples, i, taken);
   }
   *median = samples[SAMPLES / 2];
   *spread = samples[3 * SAMPLES / 4] - samples[SAMPLES / 4];
 }
 
+/* Puts the program's tensors into the arena. */
+static int prepare(int program) {
+  const int status = programs[program].init(arena);
+  if (!status) run(program, -1, 1);
+  return status;
+}
+
 int main(void) {
   static uint64_t medians[KERNELS], spreads[KERNELS];
-  const int status = ${prefix}_init(arena);
-  if (status) {
-    static const char *const reasons[] = {$reasons};
-    say_to(2, "the library cannot run here: ");
-    say_to(2, reasons[status]);
-    say_to(2, "\\n");
-    return 1;
-  }
-  int different = 0;
-  for (int i = 0; i < IMAGES; i++) {
-    ${prefix}_input(arena, pixels[i]);
-    ${prefix}_invoke(arena);
-    ${prefix}_output(arena, results);
-    for (int j = 0; j < OUTPUTS; j++) {
-      uint32_t bits;
-      memcpy(&bits, &results[j], sizeof bits);
-      different += bits != expected[i][j];
+  for (int p = 0; p < PROGRAMS; p++) {
+    const int status = prepare(p);
+    if (status) {
+      static const char *const reasons[] = {$reasons};
+      say_to(2, "the library cannot run here: ");
+      say_to(2, reasons[status]);
+      say_to(2, "\\n");
+      return 1;
+    }
+    uint32_t different = 0;
+    for (uint32_t i = 0; i < IMAGES; i++) {
+      programs[p].input(arena, programs[p].pixels + i * programs[p].input_bytes);
+      programs[p].invoke(arena);
+      programs[p].output(arena, results);
+      for (uint32_t j = 0; j < programs[p].outputs; j++) {
+        uint32_t bits;
+        memcpy(&bits, &results[j], sizeof bits);
+        different += bits != programs[p].expected[i * programs[p].outputs + j];
+      }
+    }
+    if (different) {
+      say_to(2, "results differ from those that the search saw; nothing was timed\\n");
+      return 1;
     }
   }
-  if (different) {
-    say_to(2, "results differ from those that the search saw; nothing was timed\\n");
-    return 1;
+  for (int k = 0; k < KERNELS; k++) {
+    if (k == 0 || first[k][0] != first[k - 1][0]) prepare(first[k][0]);
+    measure(first[k][0], first[k][1], &medians[k], &spreads[k]);
   }
-  ${prefix}_input(arena, pixels[0]);
-  for (int k = 0; k < KERNELS; k++) measure(first[k], &medians[k], &spreads[k]);
-  uint64_t whole, unused, sum = 0;
-  measure(-1, &whole, &unused);
-  for (int i = 0; i < OPERATIONS; i++) sum += medians[kernel_of[i]];
+  uint64_t excess[PROGRAMS] = {0}, unused;
+  for (int p = 0, operation = 0; p < PROGRAMS; p++) {
+    uint64_t whole = 0, sum = 0;
+    if (operations[p]) { prepare(p); measure(p, -1, &whole, &unused); }
+    for (const int end = operation + operations[p]; operation < end; operation++) sum += medians[kernel_of[operation]];
+    sort_in(excess, p, whole > sum ? whole - sum : 0);
+  }
   say("$head");
   say("# overhead_ms: ");
-  digits(whole > sum ? whole - sum : 0, 9);
+  digits(excess[PROGRAMS / 2], 9);
   say("\\n$columns\\n");
   for (int k = 0; k < KERNELS; k++) {
     say(keys[k]);
@@ -173,6 +201,15 @@ int main(void) {
 """)
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """A compiled program, and which of its operations (by position) is which kernel."""
+
+    program: Program
+    arena_bytes: int
+    kernels: Mapping[int, Kernel]
+
+
 def build_bench(artifact: Artifact, device: str, cpu: str, path: Path) -> None:
     """Write the program for `artifact` to `path`: run it on the device, and keep what it prints as `device`.csv.
 
@@ -180,37 +217,85 @@ def build_bench(artifact: Artifact, device: str, cpu: str, path: Path) -> None:
     where one of the results of a few embedded images is not that of the Program. Raises `CompileError`.
     """
     program, target = artifact.program(), find_target(artifact.target)
-    tools = tool_chain("zig", target)
-    kernels = [kernel_of(operation, program) for operation in program.operations]
     known = artifact.manifest
     notes = f"printed by the bench program of {program.name}, after its results were found to be exact"
     table = empty_table(device, cpu, target.name, known["compiler"], known["flags"], notes)
-    write_atomic(path, linked(_source(artifact, program, kernels, table), artifact.folder / STATIC, tools))
+    timed = {known["prefix"]: _Timed(program, known["arena_bytes"], kernels_of_program(program))}
+    _write(_source(timed, table, whole=True), artifact.folder / STATIC, tool_chain("zig", target), path)
+
+
+def build_batch_bench(
+    programs: Sequence[Program],
+    kernels: Sequence[Mapping[int, Kernel]],
+    table: LatencyTable,
+    folder: Path,
+    whole: bool = False,
+) -> Path:
+    """A program that times those `kernels` of each program that its operations (by position) call; it prints `table`.
+
+    `whole`: the overhead in the header that it prints is the median over the programs of what each takes beyond the sum
+    of its kernels, which must then be all that it calls. Raises `CompileError`.
+    """
+    lowered, tools = static_batch(programs, table.header.target, folder)
+    timed = {
+        prefix: _Timed(each.program, each.arena_bytes, wanted)
+        for (prefix, each), wanted in zip(lowered.items(), kernels, strict=True)
+    }
+    path = folder / "bench"
+    _write(_source(timed, table, whole), folder / STATIC, tools, path)
+    return path
+
+
+def kernels_of_program(program: Program) -> dict[int, Kernel]:
+    """The kernel of every operation, by position."""
+    return {position: kernel_of(operation, program) for position, operation in enumerate(program.operations)}
+
+
+def _write(source: str, library: Path, tools: ToolChain, path: Path) -> None:
+    write_atomic(path, linked(source, library, tools))
     path.chmod(0o755)
 
 
-def _source(artifact: Artifact, program: Program, kernels: list[Kernel], table: LatencyTable) -> str:
+def _source(timed: Mapping[str, _Timed], table: LatencyTable, whole: bool) -> str:
     random = np.random.default_rng(0)
-    shape = (_IMAGES, program.input.height, program.input.width, program.input.channels)
-    pixels = random.integers(0, 256, shape, np.uint8)
-    expected = Executor(program).run(pixels).view(np.uint32)
-    known = list(dict.fromkeys(kernels))
+    declarations, entries, data = [], [], []
+    for prefix, each in timed.items():
+        source = each.program.input
+        shape = (_IMAGES, source.height, source.width, source.channels)
+        pixels = random.integers(0, 256, shape, np.uint8)
+        expected = Executor(each.program).run(pixels).view(np.uint32)
+        declarations.append(
+            f"int {prefix}_init(void *);\nvoid {prefix}_input(void *, const uint8_t *);\n"
+            f"void {prefix}_invoke(void *);\nvoid {prefix}_invoke_range(void *, int, int);\n"
+            f"void {prefix}_output(const void *, float *);"
+        )
+        data.append(f"static const uint8_t {prefix}_pixels[] = {{{_listed(pixels)}}};")
+        data.append(f"static const uint32_t {prefix}_expected[] = {{{_listed(expected, 'u')}}};")
+        functions = ", ".join(f"{prefix}_{name}" for name in ("init", "input", "invoke", "invoke_range", "output"))
+        sizes = f"{source.size}, {each.program.outputs}"
+        entries.append(f"  {{{functions}, {prefix}_pixels, {prefix}_expected, {sizes}}},")
+    callers: dict[Kernel, tuple[int, int]] = {}
+    for number, each in enumerate(timed.values()):
+        for position, kernel in each.kernels.items():
+            callers.setdefault(kernel, (number, position))
+    known = list(callers)
+    called = [known.index(kernel) for each in timed.values() for kernel in each.kernels.values()]
     *head, columns = table_text(table, sealed=False).splitlines()
     return START + _BENCH.substitute(
-        prefix=artifact.manifest["prefix"],
-        operations=len(kernels),
+        declarations="\n".join(declarations),
+        programs=len(timed),
+        operations=", ".join(str(len(each.kernels) if whole else 0) for each in timed.values()),
         kernels=len(known),
         samples=_SAMPLES,
         images=_IMAGES,
-        outputs=program.outputs,
-        arena_bytes=artifact.manifest["arena_bytes"],
+        outputs=max(each.program.outputs for each in timed.values()),
+        arena_bytes=max(each.arena_bytes for each in timed.values()),
         alignment=ALIGNMENT,
-        input_bytes=program.input.size,
-        pixels=_nested(pixels.reshape(_IMAGES, -1)),
-        expected=_nested(expected, "u"),
+        images_and_results="\n".join(data),
+        entries="\n".join(entries),
         keys=",\n".join(_quoted(",".join(map(str, key_cells(kernel)))) for kernel in known),
-        first=", ".join(str(kernels.index(kernel)) for kernel in known),
-        kernel_of=", ".join(str(known.index(kernel)) for kernel in kernels),
+        first=", ".join(f"{{{number}, {position}}}" for number, position in callers.values()),
+        kernel_of=", ".join(map(str, called)),
         sample_ns=_SAMPLE_NS,
         reasons=", ".join(_quoted(reason) for reason in STATUS.values()),
         head="".join(_quoted(line)[1:-1] + "\\n" for line in head if not line.startswith("# overhead_ms")),
@@ -218,8 +303,8 @@ def _source(artifact: Artifact, program: Program, kernels: list[Kernel], table: 
     )
 
 
-def _nested(rows: NDArray[np.uint8] | NDArray[np.uint32], suffix: str = "") -> str:
-    return ",\n".join("{" + ",".join(f"{value}{suffix}" for value in row.tolist()) + "}" for row in rows)
+def _listed(values: NDArray[np.uint8] | NDArray[np.uint32], suffix: str = "") -> str:
+    return ",".join(f"{value}{suffix}" for value in values.reshape(-1).tolist())
 
 
 def _quoted(text: str) -> str:

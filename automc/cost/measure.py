@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -18,12 +18,13 @@ from automc.compiler.artifact import compile_batch
 from automc.compiler.targets import find_target
 from automc.compiler.toolchain import tool_chain
 from automc.compression.policy import Policy, unfit
-from automc.cost.kernels import Kernel, KernelPlan
+from automc.compression.program import Program
+from automc.cost.kernels import KernelPlan
 from automc.cost.lookup import Lookup
 from automc.cost.probes import Probe, probes_of, random_program
 from automc.cost.sampling import kernels_to_measure
 from automc.cost.table import LatencyTable, Row, empty_table, read_table, write_table
-from automc.cost.timing import Reference, Timing
+from automc.cost.timing import Reference
 from automc.errors import TableError
 from automc.network.graph import Network
 from automc.schema import SearchSpaceSpec
@@ -33,46 +34,122 @@ Report = Callable[[str], None]
 Value = TypeVar("Value")
 
 _COMPILER = "zig"
-_KERNELS_A_PROBE = 6  # so that the reference is never more than a millisecond away
-_PROBES_A_BATCH = 8  # a compiler call costs seconds, and a batch is what a kill loses
+_KERNELS_A_PROBE = 6  # so that what they read stays near the processor, as in a network
+_PROBES_A_BATCH = 8  # a compiler call costs seconds
 _WHOLE_NETWORKS = 3  # random policies of each network that are timed whole
+
+
+class Timer(Protocol):
+    """Where kernels are timed."""
+
+    def rows(self, probes: Sequence[Probe], folder: Path) -> Iterator[list[Row]]:
+        """The rows of the probes' kernels, as soon as they are known; `folder` is empty."""
+
+    def added(self, table: LatencyTable, rows: Sequence[Row]) -> LatencyTable:
+        """`table` with these rows."""
+
+    def overhead_ms(self, needs: Sequence[Need], table: LatencyTable, folder: Path) -> float:
+        """What a call of a whole network takes beyond the sum of its kernels, in the middle, at least 0."""
 
 
 def measure(
     needs: Iterable[Need], target: str, path: Path, report: Report, seconds: float = 600.0, notes: str = ""
 ) -> LatencyTable:
-    """Time what `path` does not know yet of the kernels that these networks and search spaces need.
+    """Time on this machine what `path` does not know yet of the kernels that these networks and search spaces need.
 
-    The table is written after every batch, so that a kill loses one batch at most, and running again continues. No new
-    batch begins after `seconds`. Raises `TableError` if `path` holds a table of another machine or target,
-    `CompileError` or `RunnerError` where kernels cannot be compiled or run here.
+    Raises `TableError` if `path` holds a table of another machine or target, otherwise as `fill`.
     """
-    needs = list(needs)
-    table = _table_at(path, target, notes)
-    missing = [kernel for kernel in kernels_to_measure(needs) if kernel not in table.by_kernel]
+    table = begun(path, empty_for(path.stem, processor(), target, notes))
+    with tempfile.TemporaryDirectory(prefix="automc-reference-") as folder:
+        return fill(table, list(needs), path, lambda: HostTimer(table, Path(folder)), report, seconds)
+
+
+def fill(
+    table: LatencyTable,
+    needs: Sequence[Need],
+    path: Path,
+    open_timer: Callable[[], Timer],
+    report: Report,
+    seconds: float,
+) -> LatencyTable:
+    """Time what `table` does not know of the kernels that `needs` have, or knows by simulation alone, into `path`.
+
+    The table is written whenever rows are known, so that a kill loses only what is being timed, and running again
+    continues. No new batch begins after `seconds`. Raises `CompileError` or `RunnerError` where kernels cannot be
+    compiled or run; what was timed before is in the table.
+    """
+    known = {row.kernel for row in table.rows if row.source != "simulated"}
+    missing = [kernel for kernel in kernels_to_measure(needs) if kernel not in known]
     if not missing:
         return table
+    left = set(missing)
     deadline = time.monotonic() + seconds
     probes = _new_operations_first(probes_of(missing, _KERNELS_A_PROBE))
-    report(f"{path.stem}: {len(missing)} kernels to time for {target}, {len(table.rows)} are known")
+    target = table.header.target
+    report(f"{path.stem}: {len(missing)} kernels to time for {target}, {len(known)} are known")
+    timer = open_timer()
     with tempfile.TemporaryDirectory(prefix="automc-measure-") as temporary:
         folder = Path(temporary)
-        reference = Reference(target, folder / "reference", table.header.reference_ms or math.inf)
         for start in range(0, len(probes), _PROBES_A_BATCH):
             if start > 0 and time.monotonic() > deadline:
                 report(f"{path.stem}: {seconds:.0f} s are over; {len(probes) - start} of {len(probes)} probes are left")
                 break
-            batch = list(_timed(probes[start : start + _PROBES_A_BATCH], reference, target, folder / f"batch{start}"))
-            table = table.at_reference(reference.floor_ms).extended(_row(*timed, reference.floor_ms) for timed in batch)
-            done = start + _PROBES_A_BATCH
-            report(f"{path.stem}: {min(done, len(probes))}/{len(probes)} probes timed")
-            if done < len(probes):  # the last batch comes with the overhead, so that a table with all rows has it
-                write_table(table, path)
-        overhead = _overhead_ms(needs, table, reference, folder / "whole")
+            for rows in timer.rows(probes[start : start + _PROBES_A_BATCH], folder / f"batch{start}"):
+                table = timer.added(table, rows)
+                left.difference_update(row.kernel for row in rows)
+                if left:  # the last rows come with the overhead, so that a table with all rows has it
+                    write_table(table, path)
+            report(f"{path.stem}: {min(start + _PROBES_A_BATCH, len(probes))}/{len(probes)} probes timed")
+        overhead = timer.overhead_ms(needs, table, folder / "whole")
         table = replace(table, header=replace(table.header, overhead_ms=overhead))
         write_table(table, path)
     report(f"{path.stem}: {len(table.rows)} kernels, {overhead * 1e3:.2f} us a call beside them")
     return table
+
+
+class HostTimer:
+    """Times on this machine, in turns with a reference; rows are multiples of what that takes at the machine's best."""
+
+    def __init__(self, table: LatencyTable, folder: Path) -> None:
+        self._target = table.header.target
+        self._reference = Reference(self._target, folder, table.header.reference_ms or math.inf)
+
+    def rows(self, probes: Sequence[Probe], folder: Path) -> Iterator[list[Row]]:
+        """One row after the other."""
+        libraries = compile_batch([probe.program for probe in probes], self._target, folder)
+        for probe, library in zip(probes, libraries, strict=True):
+            self._reference.warm(library)
+            for position, operation in enumerate(probe.program.operations):
+                if operation.target in probe.kernels:
+                    timing = self._reference.time_operation(library, position)
+                    floor = self._reference.floor_ms
+                    kernel = probe.kernels[operation.target]
+                    yield [Row(kernel, timing.ratio * floor, timing.spread * floor, timing.count, "measured")]
+
+    def added(self, table: LatencyTable, rows: Sequence[Row]) -> LatencyTable:
+        """The table at what the reference takes at the best that was seen by now."""
+        return table.at_reference(self._reference.floor_ms).extended(rows)
+
+    def overhead_ms(self, needs: Sequence[Need], table: LatencyTable, folder: Path) -> float:
+        """The median over a few random policies of each network."""
+        lookup = Lookup(table)
+        plans, programs = whole_networks(needs)
+        excess = []
+        for (plan, policy), library in zip(plans, compile_batch(programs, self._target, folder), strict=True):
+            measured = self._reference.time_whole(library).ratio * self._reference.floor_ms
+            excess.append(measured - sum(lookup(step.kernel).latency_ms * step.times for step in plan.steps(policy)))
+        return max(0.0, float(np.median(excess)))
+
+
+def whole_networks(needs: Sequence[Need]) -> tuple[list[tuple[KernelPlan, Policy]], list[Program]]:
+    """A few random policies of each network, and their Programs."""
+    random = np.random.default_rng(0)
+    plans = [
+        (KernelPlan(network), random_policy(network, space, random))
+        for network, space in needs
+        for _ in range(_WHOLE_NETWORKS)
+    ]
+    return plans, [random_program(plan.network, policy, 0) for plan, policy in plans]
 
 
 def _new_operations_first(probes: Sequence[Probe]) -> list[Probe]:
@@ -98,9 +175,14 @@ def processor() -> str:
     return " ".join([told.get("model name", platform.machine()), *(f"({', '.join(numbers)})" for _ in numbers[:1])])
 
 
-def _table_at(path: Path, target: str, notes: str) -> LatencyTable:
+def empty_for(device: str, cpu: str, target: str, notes: str = "") -> LatencyTable:
+    """An empty table of kernels that this version compiles for `target`. Raises `NameNotFound`, `CompileError`."""
     tools = tool_chain(_COMPILER, find_target(target))
-    empty = empty_table(path.stem, processor(), target, f"{tools.compiler} {tools.version}", tools.flags, notes)
+    return empty_table(device, cpu, target, f"{tools.compiler} {tools.version}", tools.flags, notes)
+
+
+def begun(path: Path, empty: LatencyTable) -> LatencyTable:
+    """What `path` knows already, or `empty`. Raises `TableError` where it is not of the same machine and compiler."""
     if not path.exists():
         return empty
     known = read_table(path)
@@ -108,41 +190,10 @@ def _table_at(path: Path, target: str, notes: str) -> LatencyTable:
         theirs, ours = getattr(known.header, name), getattr(empty.header, name)
         if theirs != ours:
             raise TableError(
-                f"{path} was measured with another {name} ({theirs}) than this run would use ({ours}); "
+                f"{path} was made with another {name} ({theirs}) than this run would use ({ours}); "
                 "choose another file, or move this one away"
             )
     return known
-
-
-def _timed(probes: Sequence[Probe], reference: Reference, target: str, folder: Path) -> Iterator[tuple[Kernel, Timing]]:
-    libraries = compile_batch([probe.program for probe in probes], target, folder)
-    for probe, library in zip(probes, libraries, strict=True):
-        timings = reference.time_operations(library)
-        for operation, timing in zip(probe.program.operations, timings, strict=True):
-            if operation.target in probe.kernels:
-                yield probe.kernels[operation.target], timing
-
-
-def _row(kernel: Kernel, timing: Timing, reference_ms: float) -> Row:
-    return Row(kernel, timing.ratio * reference_ms, timing.spread * reference_ms, timing.count, "measured")
-
-
-def _overhead_ms(needs: Sequence[Need], table: LatencyTable, reference: Reference, folder: Path) -> float:
-    """What whole networks take beyond the sum of their kernels: the median over a few random policies, at least 0."""
-    random = np.random.default_rng(0)
-    lookup = Lookup(table)
-    plans, policies = [], []
-    for network, space in needs:
-        plans += [KernelPlan(network)] * _WHOLE_NETWORKS
-        policies += [random_policy(network, space, random) for _ in range(_WHOLE_NETWORKS)]
-    programs = [random_program(plan.network, policy, 0) for plan, policy in zip(plans, policies, strict=True)]
-    excess = []
-    for plan, policy, library in zip(
-        plans, policies, compile_batch(programs, table.header.target, folder), strict=True
-    ):
-        measured = reference.time_whole(library).ratio * reference.floor_ms
-        excess.append(measured - sum(lookup(step.kernel).latency_ms * step.times for step in plan.steps(policy)))
-    return max(0.0, float(np.median(excess)))
 
 
 def random_policy(network: Network, space: SearchSpaceSpec, random: np.random.Generator) -> Policy:

@@ -6,7 +6,8 @@ import csv
 import datetime
 import io
 import math
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,10 @@ _BITS = ("weight_bits", "activation_bits")
 
 @dataclass(frozen=True)
 class Row:
-    """One timed kernel: its latency, the interquartile range of its timings, and how many there were."""
+    """One kernel: its latency, the interquartile range of its timings, and how many there were.
+
+    Of a simulated one the latency is the middle of a bracket that is `spread_ms` wide, and there is one.
+    """
 
     kernel: Kernel
     latency_ms: float
@@ -53,6 +57,7 @@ class Header:
     input_tile: int = 1  # input channels that one step of the kernels consumes
     overhead_ms: float = 0.0  # of one call of the library, whatever the network
     reference_ms: float = 0.0  # of the reference kernel that the others were compared with; 0 where there was none
+    calibration: float = 1.0  # what simulated rows were multiplied by, so that they agree with measured ones
     notes: str = ""
 
 
@@ -78,6 +83,24 @@ class LatencyTable:
         """The table with further `rows`; a row of the same kernel is replaced."""
         merged = {**self.by_kernel, **{row.kernel: row for row in rows}}
         return replace(self, rows=tuple(merged[kernel] for kernel in sorted(merged)))
+
+    def calibrated(self, rows: Sequence[Row]) -> LatencyTable:
+        """The table with measured `rows`; simulated ones take the median factor between the two where both are known.
+
+        So one timing on a device makes a measure of what was only a ranking.
+        """
+        pairs = [(row, self.by_kernel[row.kernel]) for row in rows if row.kernel in self.by_kernel]
+        factors = [row.latency_ms / known.latency_ms for row, known in pairs if known.source == "simulated"]
+        if not factors:
+            return self.extended(rows)
+        factor = statistics.median(factors)
+        simulated = [
+            replace(row, latency_ms=row.latency_ms * factor, spread_ms=row.spread_ms * factor)
+            for row in self.rows
+            if row.source == "simulated"
+        ]
+        header = replace(self.header, calibration=self.header.calibration * factor)
+        return replace(self, header=header).extended(simulated).extended(rows)
 
     def at_reference(self, reference_ms: float) -> LatencyTable:
         """The table if its reference takes `reference_ms`, where rows are known as multiples of the reference."""
@@ -127,9 +150,15 @@ def table_text(table: LatencyTable, sealed: bool = True) -> str:
 def read_table(path: Path) -> LatencyTable:
     """Read a table. Raises `TableError`, with line and column, for anything that a table may not say."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TableError(f"cannot read {path}: {error}") from error
+    return parse_table(text, str(path))
+
+
+def parse_table(text: str, path: str) -> LatencyTable:
+    """The table of a text that `path` names in errors. Raises as `read_table`."""
+    lines = text.splitlines()
     first_row = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     header, energy, checksum = _read_header(lines[:first_row], path)
     rows = _read_rows(lines[first_row:], first_row + 1, path)
@@ -157,7 +186,7 @@ def _rows_text(rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
-def _read_header(lines: list[str], path: Path) -> tuple[Header, EnergyCoefficients | None, str]:
+def _read_header(lines: list[str], path: str) -> tuple[Header, EnergyCoefficients | None, str]:
     entries: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         name, colon, value = line[1:].partition(":")
@@ -182,14 +211,14 @@ def _read_header(lines: list[str], path: Path) -> tuple[Header, EnergyCoefficien
         for name in ("threads", "output_tile", "input_tile")
         if name in entries
     }
-    for name in ("overhead_ms", "reference_ms"):
+    for name in ("overhead_ms", "reference_ms", "calibration"):
         if name in entries:
             numbers[name] = _number(entries.pop(name), float, 0, None, f"{where} '{name}'")
     header = Header(**cast(dict[str, Any], {**entries, **numbers}))
-    return header, EnergyCoefficients.from_header(energy, str(path)), checksum
+    return header, EnergyCoefficients.from_header(energy, path), checksum
 
 
-def _read_rows(lines: list[str], first_line: int, path: Path) -> tuple[Row, ...]:
+def _read_rows(lines: list[str], first_line: int, path: str) -> tuple[Row, ...]:
     if not lines:
         raise TableError(f"{path}: there are no rows (columns: {', '.join(_COLUMNS)})")
     columns = lines[0].split(",")

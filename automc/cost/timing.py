@@ -65,31 +65,34 @@ class Reference:
         self._moments.append(moment)
         return moment
 
-    def time_operations(self, library: Library) -> list[Timing]:
-        """The timing of each operation of a library, in the order of its Program."""
+    def warm(self, library: Library) -> None:
+        """Compute once, so that every operation finds in the arena what it reads."""
+        library.run(_pixels(library))
+
+    def time_operation(self, library: Library, operation: int) -> Timing:
+        """The timing of one operation of a library by its position in the Program, on what the arena holds now."""
         pixels = _pixels(library)
-        return self._compare(lambda: library.layer_times(pixels, 1)[0] * 1e3)
+        return self._compare(lambda: library.operation_times(pixels, operation, 1) * 1e3)
 
     def time_whole(self, library: Library) -> Timing:
         """The timing of all operations together, as a user calls them."""
         pixels = _pixels(library)
-        return self._compare(lambda: library.time(pixels, 1) * 1e3)[0]
+        return self._compare(lambda: library.time(pixels, 1) * 1e3)
 
-    def _compare(self, sample: Callable[[], NDArray[np.float64]]) -> list[Timing]:
-        ratios: list[NDArray[np.float64]] = []
+    def _compare(self, sample: Callable[[], NDArray[np.float64]]) -> Timing:
+        ratios: list[float] = []
         for _ in range(_MOST_ROUNDS):
             before = self.now()
             for _ in range(_ROUNDS):
-                times = sample()
+                time = float(sample()[0])
                 after = self.now()
-                ratios.append(times / ((before + after) / 2))
+                ratios.append(time / ((before + after) / 2))
                 before = after
-            low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=0)
+            low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
             # The confidence interval of a median, from the interquartile range (McGill, Tukey and Larsen 1978).
-            if (1.57 * (high - low) / np.sqrt(len(ratios)) <= _NARROW * median).all():
+            if 1.57 * (high - low) / np.sqrt(len(ratios)) <= _NARROW * median:
                 break
-        columns = zip(median.tolist(), (high - low).tolist(), strict=True)
-        return [Timing(ratio, spread, len(ratios)) for ratio, spread in columns]
+        return Timing(median, high - low, len(ratios))
 
 
 def _pixels(library: Library) -> NDArray[np.uint8]:
