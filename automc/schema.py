@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from automc.choices import Bits, Choice, Ratio, Uniform
 from automc.errors import ConfigError
@@ -192,15 +201,25 @@ class Pin(_Model):
     activation_bits: list[Bits] | None = None
 
 
+Ratios = Annotated[list[Ratio], Field(min_length=1)]
+RatioSpec = Annotated[
+    Annotated[Literal["staircase"], Tag("name")] | Annotated[Ratios, Tag("ratios")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "ratios"),
+]
+_EIGHTHS = tuple(count / 8 for count in range(1, 9))
+
+
 class SearchSpaceSpec(_Model):
     """One file of `search_spaces/`: what may be chosen for a layer. A list of one value leaves no choice.
 
+    `keep_ratio: staircase` offers each group the channel counts at which the device's latency falls, and no others: a
+    vector of channels takes as long half empty as full.
     `methods` are choices for a layer's weights beside `weight_bits`, as in `{method: codebook, entries: 16}`; a layer
     that a method is not for does not offer it.
     """
 
     description: str
-    keep_ratio: Annotated[list[Ratio], Field(min_length=1)] = [1.0]
+    keep_ratio: RatioSpec = [1.0]
     weight_bits: Annotated[list[Bits], Field(min_length=1)] = [8]
     methods: list[Choice] = []
     activation_bits: Annotated[list[Bits], Field(min_length=1)] = [8]
@@ -208,8 +227,8 @@ class SearchSpaceSpec(_Model):
 
     @field_validator("keep_ratio", "weight_bits", "activation_bits")
     @classmethod
-    def _ascending(cls, values: list[Any]) -> list[Any]:
-        if sorted(set(values)) != values:
+    def _ascending(cls, values: list[Any] | str) -> list[Any] | str:
+        if isinstance(values, list) and sorted(set(values)) != values:
             raise ValueError("must be in ascending order, each value once")
         return values
 
@@ -222,6 +241,11 @@ class SearchSpaceSpec(_Model):
             if method == Uniform(weight_bits=method.weight_bits):
                 raise ValueError(f"{method} belongs into weight_bits")
         return methods
+
+    @property
+    def ratios(self) -> Sequence[float]:
+        """Keep ratios of whole networks; eighths for a staircase, which has its own for each group."""
+        return _EIGHTHS if isinstance(self.keep_ratio, str) else self.keep_ratio
 
     @property
     def weights(self) -> list[Choice]:

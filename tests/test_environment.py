@@ -7,8 +7,9 @@ from gymnasium.utils.env_checker import check_env
 
 from automc.environment.environment import CompressionEnv
 from automc.environment.metrics import Outcome
-from automc.environment.observation import FEATURES, MAX_CHOICES
+from automc.environment.observation import FEATURES
 from automc.environment.problem import Problem
+from automc.environment.space import MAX_CHOICES
 from automc.environment.walk import Walk
 from automc.errors import ConfigError, InfeasibleBudget, InvalidAction
 from automc.schema import GoalSpec

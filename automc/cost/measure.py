@@ -206,7 +206,7 @@ def random_policy(network: Network, space: SearchSpaceSpec, random: np.random.Ge
         return [choice for choice in space.weights if unfit(choice, layer, network) is None]
 
     return Policy(
-        keep_ratio={group.name: drawn(space.keep_ratio) for group in network.groups if group.prunable},
+        keep_ratio={group.name: drawn(space.ratios) for group in network.groups if group.prunable},
         weights={layer.name: drawn(fitting(layer.name)) for layer in network.convs},
         activation_bits={name: drawn(space.activation_bits) for name in network.quantised_tensors},
     )

@@ -29,7 +29,7 @@ def kernels_to_measure(needs: Iterable[tuple[Network, SearchSpaceSpec]]) -> tupl
     pruned: dict[Kernel, list[Kernel]] = defaultdict(list)
     for network, space in needs:
         plan = KernelPlan(network)
-        ratios = {*space.keep_ratio, 1.0}
+        ratios = {*space.ratios, 1.0}
         pairs = product(_weights(space), _activation_bits(space))
         policies = [_uniform(network, ratio, *pair) for ratio, pair in product(ratios, pairs)]
         needed = {step.kernel for policy in policies for step in plan.steps(policy)}

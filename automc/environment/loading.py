@@ -105,8 +105,11 @@ def build_problem(
     prepare = cache(lambda: Preparation(network, calibration_pixels(spec, splits), removal=spec.removal))
     # Which channels of a split group remain depends on the order in which pruning removes them.
     order = prepare().removal_order if _splits_a_group(network) else None
-    asked = SearchSpace(network, space, order)
-    table = table or open_device(spec.device, [(network, space)], report)
+    # The device is opened, and maybe measured, when what can be checked without it has been.
+    device = cache(lambda: CostModel(network, table or open_device(spec.device, [(network, space)], report), order))
+    asked = SearchSpace(network, space, order, lambda policy: device().cost(policy).latency_ms)
+    pricing = device()
+    table = pricing.table
     if not runs_here(find_target(table.header.target)):
         report(
             f"{table.header.device} computes with {table.header.target}, which this machine cannot run: a search "
@@ -120,7 +123,7 @@ def build_problem(
         dataset=dataset,
         splits=splits,
         space=asked,
-        pricing=CostModel(network, table, order),
+        pricing=pricing,
         target=table.header.target,
         identity={
             "environment": _hash(spec.model_dump(mode="json", exclude=_NOT_IDENTITY)),

@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.environment.problem import Problem, replaced
-from automc.environment.space import KINDS
+from automc.environment.space import KINDS, MAX_CHOICES
 from automc.environment.walk import Walk
 from automc.errors import ConfigError
 from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Pool
 
-MAX_CHOICES = 16  # values shown; part of the features' length, so the same for every search space
 _LAYER_KINDS = ("input", "convolution", "depthwise", "dense", "sum", "concatenation", "other")
 _SIZES = ("input_channels", "output_channels", "pixels", "kernel", "stride", "weights", "macs")
 
@@ -26,7 +25,7 @@ STATIC_FEATURES = (
     "macs_left",  # ... in all layers after it
     "saving",  # of the dense cost, if this decision alone compresses most
     "budget",  # the limits as a share of the dense cost
-    *(f"choice_{index}" for index in range(MAX_CHOICES)),
+    *(f"choice_{index}" for index in range(MAX_CHOICES)),  # as many for every search space
 )
 WALK_FEATURES = (
     "least_cost",  # of what is chosen with the smallest rest, as a share of the dense cost

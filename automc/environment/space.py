@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from automc.choices import Choice, Uniform
 from automc.compression.policy import Policy, unfit
+from automc.environment.staircase import staircase
 from automc.errors import ConfigError, PolicyError
 from automc.files import closest
 from automc.network.graph import Conv, Group, Input, Layer, Network
@@ -22,6 +23,7 @@ from automc.schema import Pin, SearchSpaceSpec
 Kind = Literal["keep_ratio", "weights", "activation_bits"]
 KINDS: tuple[Kind, ...] = ("keep_ratio", "weights", "activation_bits")
 Value = float | Choice
+MAX_CHOICES = 16  # that an agent is shown of a decision, and that a staircase offers
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,23 @@ class SearchSpace:
     a sum is written as the sum. Where a pin leaves one choice, nothing is asked. Keep ratios are those of whole
     channels, so that different choices are different networks, and leave no tensor empty; `notes` name every ratio that
     was rounded. The image keeps 8 bits unless a pin names it. `order` is the one in which pruning removes the slots of
-    each group (first leaves first); it matters where a tensor holds only a part of a group.
+    each group (first leaves first); it matters where a tensor holds only a part of a group. `latency` is what a policy
+    takes on the device, of which the staircases of channel counts are made.
 
     Raises `ConfigError` for a pin that matches no layer or allows nothing, and where nothing is left to choose.
     """
 
     def __init__(
-        self, network: Network, spec: SearchSpaceSpec, order: Mapping[str, NDArray[np.int64]] | None = None
+        self,
+        network: Network,
+        spec: SearchSpaceSpec,
+        order: Mapping[str, NDArray[np.int64]] | None = None,
+        latency: Callable[[Policy], float] | None = None,
     ) -> None:
         self.network = network
         self.spec = spec
         self._order = order or {}
+        self._latency = latency
         self.notes: tuple[str, ...] = ()
         self._pins = [(pin, _matching(pin, network)) for pin in spec.pins]
         asked = list(self._walk())
@@ -172,13 +180,15 @@ class SearchSpace:
         if any(pin.freeze for pin in pins):
             return (1.0,)
         least = max((pin.minimum_keep_ratio or 0.0 for pin in pins), default=0.0)
-        ratios = [ratio for ratio in self.spec.keep_ratio if ratio >= least]
+        needed = self._fewest(group)
+        if self.spec.keep_ratio == "staircase":
+            return self._staircase(group, max(needed, math.ceil(least * group.slots)))
+        ratios = [ratio for ratio in self.spec.ratios if ratio >= least]
         if not ratios:
-            offered = ", ".join(f"{ratio:g}" for ratio in self.spec.keep_ratio)
+            offered = ", ".join(f"{ratio:g}" for ratio in self.spec.ratios)
             raise ConfigError(
                 f"a pin asks {group.name} for a keep_ratio of at least {least:g}, but the choices are {offered}"
             )
-        needed = self._fewest(group)
         whole: dict[float, float] = {}  # the ratio of a whole number of channels to the asked one
         for ratio in ratios:
             kept = max(needed, Policy(keep_ratio={group.name: ratio}).kept_count(group.name, group.slots))
@@ -188,6 +198,14 @@ class SearchSpace:
             text = "; ".join(rounded) or "equal ratios are asked once"
             self.notes += (f"keep_ratio of {group.name} in whole channels of {group.slots}: {text}",)
         return tuple(whole)
+
+    def _staircase(self, group: Group, fewest: int) -> tuple[float, ...]:
+        """The ratios of the stairs of what the network takes when this group alone is pruned."""
+        if self._latency is None:
+            raise ConfigError("keep_ratio: a staircase is made of a device's latencies, and there is no device here")
+        ratios = [count / group.slots for count in range(fewest, group.slots + 1)]
+        latencies = {ratio: self._latency(Policy(keep_ratio={group.name: ratio})) for ratio in ratios}
+        return tuple(staircase(latencies, MAX_CHOICES))
 
     def _fewest(self, group: Group) -> int:
         """How many slots must remain so that no tensor loses its last channel.

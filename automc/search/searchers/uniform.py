@@ -28,7 +28,7 @@ def uniform_choices(problem: Problem) -> list[tuple[int, ...]]:
     """
     spec = problem.space.spec
     levels = [
-        dict(zip(KINDS, values, strict=True)) for values in product(spec.keep_ratio, spec.weights, spec.activation_bits)
+        dict(zip(KINDS, values, strict=True)) for values in product(spec.ratios, spec.weights, spec.activation_bits)
     ]
     levels.sort(key=lambda level: math.prod(share_of(kind, value) for kind, value in level.items()), reverse=True)
     found = dict.fromkeys(tuple(_nearest(decision, level) for decision in problem.space.decisions) for level in levels)
