@@ -109,7 +109,7 @@ def tiny_problem(goal: GoalSpec | None = None, space: SearchSpaceSpec = JOINT, p
         space=SearchSpace(network, space),
         pricing=pricing or FormulaPricing(network),
         target="portable",
-        identity={"environment": "tiny"},
+        identity={"environment": "tiny", "weights": f"tiny of width {width}"},
         prepare=partial(Preparation, network, some().pixels),
     )
 

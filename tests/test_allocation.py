@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +71,21 @@ def test_a_single_loss_is_the_logit_error_that_the_choice_adds_alone() -> None:
     for position, loss in enumerate(losses):
         assert loss[-1] == 0
         assert loss[0] == max(0.0, error(replaced(largest, position, 0)) - error(largest))
+
+
+def test_single_losses_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOMC_CACHE", str(tmp_path))
+    measured = single_losses(tiny_problem(), 3)
+
+    def never() -> None:
+        pytest.fail("measured again")
+
+    again = single_losses(replace(tiny_problem(GoalSpec(limits={"macs": "60%"})), prepare=never), 3)  # another budget
+    assert all((one == other).all() for one, other in zip(measured, again, strict=True))
+    for file in tmp_path.rglob("*.json"):
+        file.write_text("[")
+    repaired = single_losses(tiny_problem(), 3)
+    assert all((one == other).all() for one, other in zip(measured, repaired, strict=True))
 
 
 def test_factors_are_learned_from_the_errors_of_whole_policies() -> None:
