@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from automc.compression.executor import Executor
-from automc.environment.problem import Problem, replaced
+from automc.environment.problem import Problem
 from automc.environment.sensitivity import single_losses
+from automc.environment.space import replaced
 from automc.network.forward import forward
 from automc.network.training import normalise
 from automc.schema import GoalSpec, SearchSpaceSpec

@@ -240,7 +240,10 @@ def _outlook(problem: Problem) -> list[str]:
     """What may be chosen, what it costs, and how long it will take, by judging a few policies."""
     import numpy as np
 
+    from automc.compiler.memory import plan_memory
+    from automc.cost.probes import random_program
     from automc.environment.evaluator import Evaluator
+    from automc.environment.factors import COSTS
     from automc.search.searchers.random import random_policy
 
     note(f"judging {_TRIED_POLICIES} random policies, to see how long a search takes ...")
@@ -251,11 +254,16 @@ def _outlook(problem: Problem) -> list[str]:
         evaluator.outcome(policy)
         seconds.append(time.perf_counter() - started)
     dense, limits = problem.dense_cost, problem.limits.costs
+    known = [metric for metric in COSTS if getattr(dense, metric) is not None]
+    fewest = random_program(problem.network, problem.space.policy(problem.space.smallest()), seed=0)
     return [
         f"Search space: {len(problem.space.decisions)} decisions, 10^{problem.space.size:.0f} policies",
         f"Dense at 8 bits: {dense.latency_ms:.4g} ms, {dense.size_bytes} bytes of weights, {dense.macs} MACs"
         + ("" if dense.energy_mj is None else f", {dense.energy_mj:.4g} mJ"),
         "Limits: " + ", ".join(f"{metric} {limit:.4g}" for metric, limit in limits.items()),
+        "Reachable, each alone:",
+        *(f"  {problem.lowest_line(metric)}" for metric in known),
+        f"  peak memory: {plan_memory(fewest, problem.target)} bytes with the fewest channels",
         f"A trial takes about {min(seconds):.2g} s once its layers are prepared: "
         f"200 trials in about {max(1, round(200 * min(seconds) / 60))} min",
     ]

@@ -105,6 +105,19 @@ class Step(NamedTuple):
     choice: Choice | None = None
 
 
+class Part(NamedTuple):
+    """One layer's `steps`, and what they depend on.
+
+    That is how many slots the channel `groups` keep that it reads and writes, the choice for its own weights, and the
+    bits of the `tensor` that it reads, which is empty where they do not matter.
+    """
+
+    layer: str
+    groups: tuple[str, ...]
+    tensor: str
+    steps: _StepsOf
+
+
 class KernelPlan:
     """Everything about a network's kernels that no policy changes, so that one policy takes microseconds.
 
@@ -114,40 +127,49 @@ class KernelPlan:
 
     def __init__(self, network: Network, order: Mapping[str, NDArray[np.int64]] | None = None) -> None:
         self.network = network
-        self._groups = [(group.name, group.slots) for group in network.groups if group.prunable]
+        self._slots = {group.name: group.slots for group in network.groups if group.prunable}
         self._kept = _KeptChannels(network, order or {})
         absorbed = set(network.fused_sums.values())
-        self._steps = [
-            self._step(layer, residual=layer.name in absorbed)
+        parts = [
+            self._part(layer, residual=layer.name in absorbed)
             for layer in network.layers
             if layer.name not in network.fused_sums
         ]
         if not network.writes_logits:
-            self._steps.append(self._plain(network.output, "dequantise"))
+            parts.append(self._plain(network.output, "dequantise"))
+        self.parts = tuple(parts)  # in the order of computation; a fused sum belongs to its convolution
 
     def steps(self, policy: Policy) -> tuple[Step, ...]:
-        """What each layer calls under `policy`, in the order of computation; a fused sum belongs to its convolution."""
-        counts = {name: policy.kept_count(name, slots) for name, slots in self._groups}
-        return tuple(chain.from_iterable([steps(policy, counts) for steps in self._steps]))
+        """What each layer calls under `policy`, in the order of computation."""
+        counts = self.counts(policy)
+        return tuple(chain.from_iterable([part.steps(policy, counts) for part in self.parts]))
 
-    def _step(self, layer: Layer, residual: bool) -> _StepsOf:
+    def counts(self, policy: Policy) -> dict[str, int]:
+        """How many slots each prunable group keeps under `policy`."""
+        return {name: policy.kept_count(name, slots) for name, slots in self._slots.items()}
+
+    def steps_of(self, part: Part, policy: Policy) -> tuple[Step, ...]:
+        """What one part calls under `policy`, of which only what the part depends on is looked at."""
+        return part.steps(policy, {name: policy.kept_count(name, self._slots[name]) for name in part.groups})
+
+    def _part(self, layer: Layer, residual: bool) -> Part:
         if isinstance(layer, Conv):
             return self._convolution(layer, residual)
         return self._plain(layer, *_without_weights(layer))
 
-    def _plain(self, layer: Layer, operation: OperationName, kernel: Pair = (1, 1), stride: Pair = (1, 1)) -> _StepsOf:
+    def _plain(self, layer: Layer, operation: OperationName, kernel: Pair = (1, 1), stride: Pair = (1, 1)) -> Part:
         """One kernel without weights."""
         _, height, width = layer.shape
-        outputs = self._kept.of(layer.name)
-        source = self._kept.of(layer.inputs[0]) if layer.inputs and not isinstance(layer, Concat) else outputs
+        read = layer.inputs[0] if layer.inputs and not isinstance(layer, Concat) else layer.name
+        source, outputs = self._kept.of(read), self._kept.of(layer.name)
 
         def steps(policy: Policy, counts: Mapping[str, int]) -> tuple[Step, ...]:
             one = Kernel(operation, height, width, source(counts), outputs(counts), *kernel, *stride)
             return (Step(layer.name, one, 1),)
 
-        return steps
+        return Part(layer.name, self._kept.groups_of(read, layer.name), "", steps)
 
-    def _convolution(self, layer: Conv, residual: bool) -> _StepsOf:
+    def _convolution(self, layer: Conv, residual: bool) -> Part:
         _, height, width = layer.shape
         source, outputs = self._kept.of(layer.inputs[0]), self._kept.of(layer.name)
         name, stored, kernel, stride = layer.name, self.network.storage[layer.inputs[0]], layer.kernel, layer.stride
@@ -174,7 +196,7 @@ class KernelPlan:
                 return (Step(name, whole, times),)
             return tuple(Step(name, *part, choice) for part in _parts(choice, whole, times, map_size))
 
-        return steps
+        return Part(name, self._kept.groups_of(layer.inputs[0], name), stored, steps)
 
 
 Pair = tuple[int, int]
@@ -218,6 +240,12 @@ class _KeptChannels:
             age = np.empty(group.slots, np.int64)
             age[leaving] = group.slots - 1 - np.arange(group.slots)
             self._age[group.name] = age
+
+    def groups_of(self, *tensors: str) -> tuple[str, ...]:
+        """The prunable groups that the channels of `tensors` belong to."""
+        positions = np.unique(np.concatenate([self._network.channel_slots[tensor][:, 0] for tensor in tensors]))
+        groups = [self._network.groups[position] for position in positions if position >= 0]
+        return tuple(group.name for group in groups if group.prunable)
 
     def of(self, tensor: str) -> Callable[[Mapping[str, int]], int]:
         """The function from kept slots per group to the channels of `tensor`."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from automc.choices import Choice, Codebook, Sparse
 from automc.compiler.sizes import stored_bytes
 from automc.compression.policy import Policy
 from automc.cost.energy import Energy, energy_of, kernel_energy, static_energy
-from automc.cost.kernels import Kernel, KernelPlan
+from automc.cost.kernels import Kernel, KernelPlan, Part, Step
 from automc.cost.lookup import Lookup
 from automc.cost.table import LatencyTable, Source
 from automc.errors import TableError
@@ -38,16 +39,21 @@ class Cost:
     source: Source
 
 
-class _Price(NamedTuple):
+class Price(NamedTuple):
+    """What one part of a network costs; `interpolated` where no row of the table says its latency exactly.
+
+    `energy_mj` is 0 where the table states no energy model.
+    """
+
     latency_ms: float
-    interpolated: bool
     energy_mj: float
     size_bytes: int
     macs: int
+    interpolated: bool = False
 
 
 class CostModel:
-    """The cost of any policy of `network`, from one latency table.
+    """The cost of any policy of `network`, from one latency table: a sum of prices, one for each of its `parts`.
 
     `order` says in which order slots leave each group; see `KernelPlan`.
     """
@@ -57,34 +63,47 @@ class CostModel:
     ) -> None:
         self.table = table
         self._plan = KernelPlan(network, order)
+        self.parts = self._plan.parts
         self._lookup = Lookup(table)
-        self._prices: dict[tuple[Kernel, int, Choice | None], _Price] = {}
+        self._prices: dict[tuple[Kernel, int, Choice | None], Price] = {}
         # One row that was not measured makes the sum something that was not measured.
         self._source: Source = next((row.source for row in table.rows if row.source != "measured"), "measured")
         self.cost(Policy())  # a table without a row for some operation is refused here, before time is spent
 
     def cost(self, policy: Policy) -> Cost:
-        """The sum over the network's kernels and the overhead of one call."""
-        latency, energy, size, macs = self.table.header.overhead_ms, 0.0, 0, 0
+        """The sum over the network's parts and the overhead of one call."""
+        counts = self._plan.counts(policy)
+        return self.total([self._sum(part.steps(policy, counts)) for part in self.parts])
+
+    def price(self, part: Part, policy: Policy) -> Price:
+        """What one part costs under `policy`, of which only what the part depends on is looked at."""
+        return self._sum(self._plan.steps_of(part, policy))
+
+    @cached_property
+    def call(self) -> Price:
+        """What a call costs beside the parts: the overhead."""
+        return Price(self.table.header.overhead_ms, self._static_mj(self.table.header.overhead_ms), 0, 0)
+
+    def total(self, prices: Sequence[Price]) -> Cost:
+        """The cost of a policy from the price of each part, in their order."""
+        latency, energy, size, macs, _ = self.call
         interpolated: list[str] = []
-        for layer, kernel, times, choice in self._plan.steps(policy):
-            price = self._price(kernel, times, choice)
-            latency += price.latency_ms
-            energy += price.energy_mj
-            size += price.size_bytes
-            macs += price.macs
-            if price.interpolated and layer not in interpolated[-1:]:
-                interpolated.append(layer)
-        coefficients = self.table.energy
-        energy_mj = None if coefficients is None else energy + static_energy(latency, coefficients).total_mj
+        for part, price in zip(self.parts, prices, strict=True):
+            latency += price[0]
+            energy += price[1]
+            size += price[2]
+            macs += price[3]
+            if price[4] and part.layer not in interpolated[-1:]:
+                interpolated.append(part.layer)
+        energy_mj = None if self.table.energy is None else energy
         return Cost(latency, energy_mj, size, macs, tuple(interpolated), self._source)
 
-    def layer_latencies(self, policy: Policy) -> dict[str, float]:
-        """The latency in milliseconds of what each layer computes, without the overhead of one call."""
-        latencies: dict[str, float] = {}
-        for layer, kernel, times, choice in self._plan.steps(policy):
-            latencies[layer] = latencies.get(layer, 0.0) + self._price(kernel, times, choice).latency_ms
-        return latencies
+    def layer_prices(self, policy: Policy) -> dict[str, Price]:
+        """What each layer costs, without the overhead of one call."""
+        steps: dict[str, tuple[Step, ...]] = {}
+        for step in self._plan.steps(policy):
+            steps[step.layer] = (*steps.get(step.layer, ()), step)
+        return {layer: self._sum(own) for layer, own in steps.items()}
 
     def energy(self, policy: Policy) -> Energy:
         """The energy by cause. Raises `TableError` if the table states no energy model."""
@@ -98,17 +117,29 @@ class CostModel:
         stored = [_weight_bytes(kernel, times, choice) for _, kernel, times, choice in steps]
         return energy_of(steps, stored, self.cost(policy).latency_ms, self.table.energy)
 
-    def _price(self, kernel: Kernel, times: int, choice: Choice | None) -> _Price:
+    def _sum(self, steps: tuple[Step, ...]) -> Price:
+        if len(steps) == 1:
+            _, kernel, times, choice = steps[0]
+            return self._price(kernel, times, choice)
+        prices = [self._price(kernel, times, choice) for _, kernel, times, choice in steps]
+        latencies, energies, sizes, macs, interpolated = zip(*prices, strict=True)
+        return Price(sum(latencies), sum(energies), sum(sizes), sum(macs), any(interpolated))
+
+    def _price(self, kernel: Kernel, times: int, choice: Choice | None) -> Price:
         if (known := self._prices.get((kernel, times, choice))) is not None:
             return known
         latency, interpolated = self._lookup(kernel)
+        latency *= times
         stored = _weight_bytes(kernel, times, choice)
-        energy = 0.0
+        energy = self._static_mj(latency)
         if self.table.energy is not None:
-            energy = kernel_energy(kernel, times, stored, self.table.energy).total_mj
-        price = _Price(latency * times, interpolated, energy, stored, kernel.macs * times)
+            energy += kernel_energy(kernel, times, stored, self.table.energy).total_mj
+        price = Price(latency, energy, stored, kernel.macs * times, interpolated)
         self._prices[kernel, times, choice] = price
         return price
+
+    def _static_mj(self, latency_ms: float) -> float:
+        return 0.0 if self.table.energy is None else static_energy(latency_ms, self.table.energy).total_mj
 
 
 def _weight_bytes(kernel: Kernel, times: int, choice: Choice | None) -> int:

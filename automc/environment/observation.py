@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.environment.problem import Problem, replaced
-from automc.environment.space import KINDS, MAX_CHOICES
+from automc.environment.problem import Problem
+from automc.environment.space import KINDS, MAX_CHOICES, replaced
 from automc.environment.walk import Walk
 from automc.errors import ConfigError
 from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Pool

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from automc.compression.policy import Policy
+from automc.cost.model import Cost, CostModel
+from automc.environment.factors import Factors
+from automc.environment.feasibility import Feasibility, Kept
 from automc.environment.metrics import Metrics
 from automc.environment.quality import Metric, find_metric
-from automc.environment.reward import REWARDS, Costs, Limits
+from automc.environment.reward import REWARDS, Limits
 from automc.environment.space import SearchSpace
 from automc.errors import InfeasibleBudget
 from automc.network.datasets import Dataset, Splits
 from automc.network.graph import Network
-from automc.schema import EnvironmentSpec
+from automc.schema import CostMetric, EnvironmentSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
     from automc.compression.prepare import Preparation
-    from automc.cost.model import Cost
 
+_NAMED_LAYERS = 3  # that hold up a latency
 _REMEMBERED_COSTS = 20_000  # an agent asks for the same early choices in every episode
 
 
@@ -77,50 +81,61 @@ class Problem:
         return REWARDS[self.spec.goal.reward](metrics, self.limits, self.metric.score)
 
     @cached_property
+    def factors(self) -> Factors | None:
+        """The costs of policies as sums over layers; None where prices are made up otherwise."""
+        return Factors(self.space, self.pricing) if isinstance(self.pricing, CostModel) else None
+
+    @cached_property
     def cost_of(self) -> Callable[[tuple[int, ...]], Cost]:
         """The cost of one index for each decision of the space; the latest answers are remembered."""
-        return lru_cache(_REMEMBERED_COSTS)(lambda choices: self.cost(self.space.policy(choices)))
+        factors = self.factors
+        return lru_cache(_REMEMBERED_COSTS)(
+            factors.cost if factors else lambda choices: self.cost(self.space.policy(choices))
+        )
+
+    @cached_property
+    def feasibility(self) -> Feasibility:
+        """How low the costs of the search space go."""
+        return Feasibility(self.space, self.cost_of, self.factors)
 
     @cached_property
     def cheapest(self) -> tuple[int, ...]:
-        """Choices that keep every limit, where some can be found: the smallest, or what descending from them reaches.
+        """Choices that keep every limit, where some can be found, see `Feasibility.keep`; else those that come nearest.
 
-        Raises `InfeasibleBudget` with the lowest cost reached, where a hard limit is not kept.
+        Raises `InfeasibleBudget`, with what is reachable and what stands in the way, where a hard limit is not kept.
         """
-        choices = self.space.smallest()
-        if not self.limits.fits(self.cost_of(choices)):
-            choices = _descend(choices, self.space, lambda candidate: self.limits.worst(self.cost_of(candidate)))
-        cost = self.cost_of(choices)
-        if self.limits.hard and not self.limits.fits(cost):
-            raise InfeasibleBudget(
-                f"{self.name}: no policy of the search space keeps the budget. {self._shortfall(cost)}"
-            )
-        return choices
+        kept = self.feasibility.keep(self.limits)
+        if self.limits.hard and kept.worst > 1:
+            raise InfeasibleBudget(self._shortfall(kept))
+        return kept.choices
 
-    def _shortfall(self, cost: Costs) -> str:
-        return "; ".join(
-            f"{metric}: the lowest cost found is {getattr(cost, metric):.6g}, the limit is {limit:.6g} "
-            f"({getattr(self.dense_cost, metric):.6g} dense at 8 bits)"
-            for metric, limit in self.limits.costs.items()
+    def lowest_line(self, metric: CostMetric) -> str:
+        """The lowest reachable cost in `metric`, and, of a latency, the layers that hold it up."""
+        lowest, dense = self.feasibility.lowest(metric), float(getattr(self.dense_cost, metric))
+        text = f"{metric}: the lowest {'reachable' if lowest.exact else 'found'} is {_rounded_up(lowest.cost)}"
+        text += f", {lowest.cost / dense:.1%} of the dense network at 8 bits"
+        if metric != "latency_ms" or not isinstance(self.pricing, CostModel):
+            return text
+        prices = self.pricing.layer_prices(self.space.policy(lowest.choices))
+        slowest = sorted(prices, key=lambda layer: -prices[layer].latency_ms)[:_NAMED_LAYERS]
+        shares = (f"{layer} {prices[layer].latency_ms / lowest.cost:.0%}" for layer in slowest)
+        return f"{text}; most of it in {', '.join(shares)}"
+
+    def _shortfall(self, kept: Kept) -> str:
+        certainty = "no policy of the search space keeps" if kept.certain else "no policy was found that keeps"
+        limits = self.limits.costs
+        lines = [
+            f"{self.lowest_line(metric)}. The limit is {limit:.6g}, {limit / getattr(self.dense_cost, metric):.1%}"
+            for metric, limit in limits.items()
+        ]
+        nearest = ", ".join(
+            f"goal.limits.{metric}={_rounded_up(float(getattr(self.cost_of(kept.choices), metric)))}"
+            for metric in limits
         )
+        return "\n".join([f"{self.name}: {certainty} the budget", *lines, f"The nearest reachable target: {nearest}"])
 
 
-def _descend(
-    choices: tuple[int, ...], space: SearchSpace, value: Callable[[tuple[int, ...]], float]
-) -> tuple[int, ...]:
-    """Change one decision after the other for the better until none helps; a narrower choice need not be cheaper."""
-    best, lowest = choices, value(choices)
-    improved = True
-    while improved:
-        improved = False
-        for position, decision in enumerate(space.decisions):
-            for index in range(len(decision.choices)):
-                candidate = replaced(best, position, index)
-                if (found := value(candidate)) < lowest:
-                    best, lowest, improved = candidate, found, True
-    return best
-
-
-def replaced(choices: Sequence[int], position: int, index: int) -> tuple[int, ...]:
-    """The choices with one of them changed."""
-    return (*choices[:position], index, *choices[position + 1 :])
+def _rounded_up(cost: float) -> str:
+    """With six digits, never below `cost`, so that it can be asked for."""
+    digits = Decimal(repr(cost))
+    return f"{digits.quantize(Decimal(1).scaleb(digits.adjusted() - 5), rounding=ROUND_CEILING):f}"

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from automc import compression
 from automc.compression.executor import Executor
-from automc.environment.problem import Problem, replaced
+from automc.environment.problem import Problem
+from automc.environment.space import replaced
 from automc.files import cache_directory, canonical_json, sha256_of, write_atomic
 from automc.network.forward import forward
 from automc.network.training import normalise

@@ -49,11 +49,31 @@ class Decision:
         return f"{self.kind} of {self.name}: {', '.join(map(title_of, self.choices))}"
 
 
+def assembled(values: Iterable[tuple[Decision, Value]], base: Policy) -> Policy:
+    """`base` with these answers to decisions."""
+    keep_ratio, weights, bits = dict(base.keep_ratio), dict(base.weights), dict(base.activation_bits)
+    for decision, value in values:
+        match decision.kind:
+            case "keep_ratio":
+                keep_ratio[decision.name] = cast(float, value)
+            case "weights":
+                weights[decision.name] = cast(Choice, value)
+            case "activation_bits":
+                bits[decision.name] = cast(int, value)
+    # Every value comes from a checked specification, and a search makes thousands of policies to price them.
+    return Policy.model_construct(keep_ratio=keep_ratio, weights=weights, activation_bits=bits)
+
+
 def share_of(kind: Kind, choice: Value) -> float:
     """About what share of the whole 8-bit network's work a choice leaves."""
     if isinstance(choice, float | int):
         return choice if kind == "keep_ratio" else choice / 8
     return choice.share
+
+
+def replaced(choices: Sequence[int], position: int, index: int) -> tuple[int, ...]:
+    """The choices with one of them changed."""
+    return (*choices[:position], index, *choices[position + 1 :])
 
 
 def title_of(choice: Value) -> str:
@@ -90,7 +110,7 @@ class SearchSpace:
         self._pins = [(pin, _matching(pin, network)) for pin in spec.pins]
         asked = list(self._walk())
         self.decisions: tuple[Decision, ...] = tuple(decision for decision in asked if len(decision.choices) > 1)
-        self._forced = tuple(decision for decision in asked if len(decision.choices) == 1)
+        self.forced = tuple(decision for decision in asked if len(decision.choices) == 1)
         if not self.decisions:
             raise ConfigError(f"the search space leaves nothing to choose in {network.name}: each list has one value")
 
@@ -121,27 +141,17 @@ class SearchSpace:
             raise PolicyError(
                 f"the search space asks {len(self.decisions)} decisions. Got {len(choices)} choices instead."
             )
-        dense = self._dense
-        keep_ratio, weights, bits = dict(dense.keep_ratio), dict(dense.weights), dict(dense.activation_bits)
-        for decision, index in (*zip(self.decisions, choices, strict=True), *((forced, 0) for forced in self._forced)):
+        for decision, index in zip(self.decisions, choices, strict=True):
             if not 0 <= index < len(decision.choices):
                 raise PolicyError(f"{decision}: choice {index} is outside 0..{len(decision.choices) - 1}")
-            value = decision.choices[index]
-            match decision.kind:
-                case "keep_ratio":
-                    keep_ratio[decision.name] = cast(float, value)
-                case "weights":
-                    weights[decision.name] = cast(Choice, value)
-                case "activation_bits":
-                    bits[decision.name] = cast(int, value)
-        # Every value comes from a checked specification, and a search makes thousands of policies to price them.
-        return Policy.model_construct(keep_ratio=keep_ratio, weights=weights, activation_bits=bits)
+        asked = ((decision, decision.choices[index]) for decision, index in zip(self.decisions, choices, strict=True))
+        return assembled([*asked, *((decision, decision.choices[0]) for decision in self.forced)], self._dense)
 
     def choices_of(self, policy: Policy) -> tuple[int, ...]:
         """The choices that give `policy`. Raises `PolicyError` naming all that lies outside the space."""
         policy = policy.normalised(self.network)
         found, faults = [], []
-        for decision in (*self.decisions, *self._forced):
+        for decision in (*self.decisions, *self.forced):
             value = _value_in(policy, decision)
             if value not in decision.choices:
                 faults.append(f"{decision}. Got {title_of(value)} instead.")

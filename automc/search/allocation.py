@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.environment.problem import Problem, replaced
+from automc.environment.problem import Problem
+from automc.environment.space import replaced
 
 Floats = NDArray[np.float64]
 Choices = tuple[int, ...]

@@ -154,4 +154,6 @@ def layer_rows(problem: Problem, final: Contestant, artifact: Artifact) -> tuple
 
 def _layer_latencies(problem: Problem, policy: Policy) -> dict[str, float]:
     """What the cost model says of each layer; nothing where prices are made up otherwise."""
-    return problem.pricing.layer_latencies(policy) if isinstance(problem.pricing, CostModel) else {}
+    if not isinstance(problem.pricing, CostModel):
+        return {}
+    return {layer: price.latency_ms for layer, price in problem.pricing.layer_prices(policy).items()}

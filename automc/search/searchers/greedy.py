@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from automc.environment.problem import Problem, replaced
+from automc.environment.problem import Problem
+from automc.environment.space import replaced
 from automc.search.searchers.base import Evaluate, Searcher, Settings
 from automc.search.searchers.uniform import uniform_choices
 
