@@ -175,6 +175,8 @@ class EnvironmentSpec(_Model):
     dense network's inputs, which is a few times faster and misjudges strong compression. `removal` is the order in
     which channels leave: by what the layers that read them lose after a refit (`second_order`), by the weights that
     write them (`magnitude`), by their batch norm's scale (`batch_norm`), or by what the logits lose (`taylor`).
+    `measure_every`: about one in so many policies is also compiled and timed on this machine, and its trial says what
+    that took beside what the table predicted; the reward goes by the table. 0 times none.
     """
 
     description: str
@@ -186,6 +188,7 @@ class EnvironmentSpec(_Model):
     search_space: str = "joint"
     fidelity: Fidelity = "sequential"
     removal: Removal = "second_order"
+    measure_every: Annotated[int, Field(ge=0)] = 0
     goal: GoalSpec = GoalSpec()
     training: TrainingSpec = TrainingSpec()
     finetuning: FinetuningSpec = FinetuningSpec()

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from automc.analysis.figures import LearningFigure, ParetoFigure
 from automc.analysis.runs import Run, Task
 from automc.analysis.units import QUANTITIES, digits
@@ -69,7 +71,7 @@ def verification(result: Result) -> str:
 
 def method(task: Task) -> list[tuple[str, str]]:
     """How the numbers were obtained, as pairs of a topic and what is to be said about it."""
-    trials = [("Trials", _trials(task))] if task.studies else []
+    trials = [("Trials", _trials(task)), *_timed(task)] if task.studies else []
     if (result := task.result) is None:
         return trials
     epochs = f"epochs: {result.finetuning_epochs:g}; in the program's own integer arithmetic"
@@ -131,6 +133,19 @@ def _trials(task: Task) -> str:
         seeds.setdefault(study.searcher, []).append(str(study.seed))
     studies = ", ".join(f"{name} (seed {' '.join(numbers)})" for name, numbers in seeds.items())
     return f"{total:,} evaluated policies, {failed:,} of them failed; by {studies}"
+
+
+def _timed(task: Task) -> Iterator[tuple[str, str]]:
+    """How far the table was from the trials that were compiled and timed, where any were."""
+    found = [study.column("latency_ms") / study.column("measured_latency_ms") - 1 for study in task.studies]
+    errors = np.abs(np.concatenate(found))
+    errors = errors[np.isfinite(errors)]
+    if len(errors):
+        yield (
+            "Table",
+            f"{_plural(len(errors), 'trial was', 'trials were')} compiled and timed: predicted latency is off by "
+            f"{errors.mean():.1%} on average, {errors.max():.1%} at most",
+        )
 
 
 def _latency(result: Result) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from automc.search.experiment import Member
     from automc.search.result import Result
     from automc.search.study import Progress
+    from automc.search.trials import Trial
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smh])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -127,9 +128,17 @@ def _show(meter: Meter, member: Member, progress: Progress) -> None:
     found = "no policy yet" if best is None else (
         f"best of {member}: reward {best.reward:.4f}, {best.metrics['latency_ms']:.4f} ms"
     )  # fmt: skip
-    meter.advance(found)
+    meter.advance(found + _timed(progress.trial))
     for line in progress.remark.splitlines():
         note(line)
+
+
+def _timed(trial: Trial) -> str:
+    """How far the table is from a trial that was timed."""
+    measured = trial.metrics.get("measured_latency_ms")
+    if measured is None:
+        return ""
+    return f"; timed: {measured:.4f} ms, the table says {trial.metrics['latency_ms'] / measured - 1:+.1%}"
 
 
 def _deliver(problem: Problem, folder: Path) -> None:

@@ -72,7 +72,7 @@ class Emulated:
     def _count(self, request: bytes) -> int:
         with tempfile.TemporaryDirectory() as folder:
             count = Path(folder) / "count"
-            plugin = None if self.machine.emulator == "unicorn" else _qemu_plugin()
+            plugin = None if self.machine.emulator == "unicorn" else qemu_plugin(QEMU_PLUGIN)
             self._execute(command(self.machine, self.executable, count, plugin), request)
             return int(count.read_text())
 
@@ -141,14 +141,14 @@ def emulate(library: Path, lowered: Mapping[str, Lowered], tools: ToolChain, mac
     return Emulated(executable, machine, tuple(each.program for each in lowered.values()))
 
 
-def _qemu_plugin() -> Path:
-    """The plugin that counts instructions, compiled for this machine once."""
+def qemu_plugin(source: str) -> Path:
+    """A plugin of QEMU, compiled for this machine once."""
     tools = tool_chain("zig", PORTABLE)
-    key = sha256_of("\n".join((QEMU_PLUGIN, tools.version, *tools.flags)).encode())
+    key = sha256_of("\n".join((source, tools.version, *tools.flags)).encode())
     folder = cache_directory() / "emulate" / key[:32]
     plugin = folder / "plugin.so"
     if not plugin.exists():
-        write_atomic(folder / "plugin.c", QEMU_PLUGIN)
+        write_atomic(folder / "plugin.c", source)
         with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
             work = Path(temporary) / "plugin.so"
             tools.with_flags("-Wl,-z,undefs").compile([folder / "plugin.c"], work)

@@ -14,6 +14,7 @@ from automc.compression.program import Program
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
 from automc.environment.quality import Answers
+from automc.environment.stopwatch import Stopwatch, is_timed
 from automc.errors import EvaluationFailed
 from automc.network.datasets import Images
 from automc.network.training import ask
@@ -41,6 +42,7 @@ class Evaluator:
         self.fidelity = fidelity or problem.spec.fidelity
         self._known: dict[tuple[str, Split], Metrics] = {}
         self._references: dict[Split, _Reference] = {}
+        self._stopwatch: Stopwatch | None = None
 
     def program(self, policy: Policy) -> Program:
         """The Program of a policy, at this evaluator's fidelity."""
@@ -51,12 +53,18 @@ class Evaluator:
         """What the policy's Program answers on the images of `split`, and what it costs.
 
         Raises `PolicyError` for a policy that does not fit the network, `EvaluationFailed` where a metric is not
-        finite.
+        finite. On the search split, some policies are timed, too, where the environment says so.
         """
         normalised = policy.normalised(self.problem.network)
         key = normalised.fingerprint(), split
         if key not in self._known:
-            self._known[key] = self.judge(self.program(normalised), normalised, split)
+            program = self.program(normalised)
+            metrics = self.judge(program, normalised, split)
+            every = self.problem.spec.measure_every
+            if split == "search" and is_timed(normalised, every):
+                self._stopwatch = self._stopwatch or Stopwatch(self.problem.target)
+                metrics = self._stopwatch.observe(metrics, program)
+            self._known[key] = metrics
         return self._known[key].with_notes(_rounded(policy, normalised))
 
     def judge(self, program: Program, policy: Policy, split: Split = "search") -> Metrics:

@@ -41,7 +41,7 @@ _FOREIGN_WEIGHTS = (
     "taken from the test part; where it was not, name it as the environment's own: weights={path}"
 )
 # What a policy's metrics and reward do not depend on, or what has a checksum of its own.
-_NOT_IDENTITY = {"description", "weights", "device", "search_space", "training", "finetuning"}
+_NOT_IDENTITY = {"description", "weights", "device", "search_space", "training", "finetuning", "measure_every"}
 
 
 def _silent(line: str) -> None:
@@ -110,6 +110,11 @@ def build_problem(
     asked = SearchSpace(network, space, order, lambda policy: device().cost(policy).latency_ms)
     pricing = device()
     table = pricing.table
+    if spec.measure_every and not runs_here(find_target(table.header.target)):
+        raise ConfigError(
+            f"measure_every: this machine cannot run {table.header.target}, so it cannot time libraries for "
+            f"{table.header.device}; leave measure_every at 0, or search where that processor is"
+        )
     if not runs_here(find_target(table.header.target)):
         report(
             f"{table.header.device} computes with {table.header.target}, which this machine cannot run: a search "

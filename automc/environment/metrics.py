@@ -16,8 +16,9 @@ class Metrics:
 
     `quality` is the environment's metric, whose name in records is `column`; `quality_loss` is the dense network's on
     the same images minus it; `logit_error` is the mean squared difference of outputs from the dense network's. The
-    costs are the cost model's, for one image; `energy_mj` is None where the device has no energy model. `notes` name
-    every rounded channel count and every layer whose latency was interpolated.
+    costs are the cost model's, for one image; `energy_mj` is None where the device has no energy model, and
+    `measured_latency_ms` is an observation, None where the policy's library was not timed. `notes` name every rounded
+    channel count and every layer whose latency was interpolated.
 
     A number that is not finite fails the trial: raises `EvaluationFailed` naming it.
     """
@@ -32,6 +33,7 @@ class Metrics:
     macs: int
     column: str = "accuracy"
     notes: tuple[str, ...] = ()
+    measured_latency_ms: float | None = None
 
     def __post_init__(self) -> None:
         values = {name: value for name, value in vars(self).items() if isinstance(value, float)}
@@ -48,8 +50,10 @@ class Metrics:
         return replace(self, notes=self.notes + notes)
 
     def to_record(self) -> dict[str, Any]:
-        """The metrics as plain data for JSON, as in `accuracy` and `accuracy_loss`."""
+        """The metrics as plain data for JSON, as in `accuracy` and `accuracy_loss`; what was not observed is absent."""
         record = asdict(self)
+        if self.measured_latency_ms is None:
+            del record["measured_latency_ms"]
         quality, loss, column = (record.pop(name) for name in ("quality", "quality_loss", "column"))
         return {column: quality, loss_column(column): loss, **record, "notes": list(self.notes)}
 
