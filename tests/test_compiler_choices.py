@@ -138,6 +138,6 @@ def test_targets_by_name():
     ],
 )
 def test_the_host_decides_by_its_processor(machine, flags, expected, monkeypatch):
-    monkeypatch.setattr("automc.compiler.targets._cpu_flags", lambda: set(flags.split()))
+    monkeypatch.setattr("automc.compiler.targets.cpu_flags", lambda: set(flags.split()))
     monkeypatch.setattr("platform.machine", lambda: machine)
     assert host_target() == expected

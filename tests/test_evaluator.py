@@ -225,7 +225,7 @@ def test_a_device_of_another_target_is_told_of_and_one_of_an_unknown_target_refu
 
     load("portable")
     assert lines == []
-    monkeypatch.setattr("automc.compiler.targets._cpu_flags", set)
+    monkeypatch.setattr("automc.compiler.targets.cpu_flags", set)
     load("avx2")
     assert "paper computes with avx2, which this machine cannot run" in lines[0]
     with pytest.raises(NameNotFound, match="Did you mean 'avx2'"):

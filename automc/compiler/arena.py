@@ -37,11 +37,12 @@ def plan(lifetimes: Mapping[Piece, Lifetime]) -> tuple[dict[Piece, int], int]:
             if mine.meets(lifetimes[other]):
                 if offset + mine.size_bytes <= offsets[other]:
                     break
-                offset = max(offset, _aligned(offsets[other] + lifetimes[other].size_bytes))
+                offset = max(offset, aligned(offsets[other] + lifetimes[other].size_bytes))
         offsets[name] = offset
-    total = max((_aligned(offsets[name] + lifetimes[name].size_bytes) for name in offsets), default=0)
+    total = max((aligned(offsets[name] + lifetimes[name].size_bytes) for name in offsets), default=0)
     return offsets, total
 
 
-def _aligned(offset: int) -> int:
+def aligned(offset: int) -> int:
+    """The next multiple of `ALIGNMENT`."""
     return -(-offset // ALIGNMENT) * ALIGNMENT

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from automc.compiler.build import SHARED, STATIC, build
-from automc.compiler.emit import emit_header, emit_source, prefix_of
+from automc.compiler.emit import prefix_of
 from automc.compiler.emulation import Emulated, emulate
 from automc.compiler.emulators import first_available, remedy
-from automc.compiler.example import CMAKE, emit_example
+from automc.compiler.example import emit_cmake, emit_example
 from automc.compiler.isa import Machine
 from automc.compiler.library import Library, open_code
 from automc.compiler.lowering import Lowered, lower
+from automc.compiler.sources import emit_header, emit_source
 from automc.compiler.targets import find_target, runs_here
 from automc.compiler.toolchain import ToolChain, tool_chain
 from automc.compression.program import Program
@@ -89,7 +90,7 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
     build(emit_source({prefix: lowered}), tools, folder, lowered.target.loadable)
     write_atomic(folder / "model.h", emit_header(lowered, prefix))
     write_atomic(folder / "main.c", emit_example(program, prefix))
-    write_atomic(folder / "CMakeLists.txt", CMAKE)
+    write_atomic(folder / "CMakeLists.txt", emit_cmake(lowered.target))
     program.save(folder / _PROGRAM)
     kernels = zip(program.operations, lowered.kernels, strict=True)
     files = (*_FILES, SHARED) if lowered.target.loadable else _FILES
@@ -130,7 +131,12 @@ def open_artifact(folder: Path) -> Artifact:
 
 
 def compile_batch(programs: Sequence[Program], target: str, folder: Path, compiler: str = "zig") -> list[Library]:
-    """Compile many programs for one target as one library in `folder`, and load each; to measure or to test them."""
+    """Compile many programs for one target as one library in `folder`, and load each; to measure or to test them.
+
+    Raises `RunnerError` where they do not run on this machine.
+    """
+    if not find_target(target).loadable:
+        raise RunnerError(f"libraries for {target} cannot be loaded and timed on this machine")
     lowered = _batch(programs, target)
     build(emit_source(lowered), tool_chain(compiler, find_target(target)), folder)
     code = open_code(folder / SHARED)

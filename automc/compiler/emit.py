@@ -186,7 +186,7 @@ def _program(lowered: Lowered, prefix: str, functions: Mapping[str, str]) -> str
                 arguments.append(f"(void *)(arena + {lowered.address(argument, position)})")
             elif isinstance(argument, Constant):
                 name = f"{prefix}_{position}_{number}"
-                lines.append(_array(name, argument.stored))
+                lines.append(array(name, argument.stored))
                 if isinstance(argument, Coded):
                     place = f"arena + {lowered.address(Place(Own.EXPANDED), position)}"
                     sizes = f"{argument.array.size}, {name}, {argument.stored.size}, {argument.alphabets}"
@@ -209,12 +209,13 @@ def _program(lowered: Lowered, prefix: str, functions: Mapping[str, str]) -> str
     return "\n".join(lines) + _filled(_FUNCTIONS, lowered, prefix, "".join(expansions))
 
 
-def _array(name: str, values: NDArray[Any]) -> str:
-    array = values.reshape(-1)
-    if array.dtype == np.float32:
-        texts, kind = [f"{float(value).hex()}f" for value in array], "float"
+def array(name: str, values: NDArray[Any]) -> str:
+    """The C definition of a constant array."""
+    flat = values.reshape(-1)
+    if flat.dtype == np.float32:
+        texts, kind = [f"{float(value).hex()}f" for value in flat], "float"
     else:
-        texts, kind = [str(value) for value in array.tolist()], f"{array.dtype.name}_t"
+        texts, kind = [str(value) for value in flat.tolist()], f"{flat.dtype.name}_t"
     rows = [",".join(texts[start : start + 64]) for start in range(0, len(texts), 64)]
     return f"static const {kind} {name}[{len(texts)}] ALIGNED = {{\n" + ",\n".join(rows) + "\n};"
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compiler.emit import STATUS
 from automc.compiler.emulators import QEMU_PLUGIN, command
-from automc.compiler.freestanding import START, driver, linked
+from automc.compiler.freestanding import START, driver, linked, linked_for_system
 from automc.compiler.isa import Machine
 from automc.compiler.lowering import Lowered
 from automc.compiler.processes import Ended, Limits, run_limited
+from automc.compiler.sources import STATUS
 from automc.compiler.targets.portable import PORTABLE
 from automc.compiler.toolchain import ToolChain, tool_chain
 from automc.compression.interpreter import check_pixels
@@ -131,12 +131,13 @@ def emulate(library: Path, lowered: Mapping[str, Lowered], tools: ToolChain, mac
 
     Raises `CompileError` where they cannot be linked.
     """
-    source = START + driver(lowered)
+    languages = {each.target.language for each in lowered.values()}
+    begin, link, name = (START, linked, "program.elf") if languages == {"C"} else ("", linked_for_system, "program.so")
+    source = begin + driver(lowered)
     key = sha256_of("\n".join((sha256_of(library.read_bytes()), source, tools.version, *tools.flags)).encode())
-    folder = cache_directory() / "emulate" / key[:32]
-    executable = folder / "program.elf"
+    executable = cache_directory() / "emulate" / key[:32] / name
     if not os.access(executable, os.X_OK):
-        write_atomic(executable, linked(source, library, tools))
+        write_atomic(executable, link(source, library, tools))
         executable.chmod(0o755)
     return Emulated(executable, machine, tuple(each.program for each in lowered.values()))
 

@@ -6,11 +6,12 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from automc.compiler.isa import Machine
 
-UNICORN = "unicorn"
+UNICORN, POCL = "unicorn", "pocl"
 
 # Counts executed instructions: the few declarations of QEMU's plugin interface (its version 1) that this needs.
 QEMU_PLUGIN = """
@@ -48,6 +49,8 @@ def available(machine: Machine) -> bool:
     """Whether the machine's emulator is installed."""
     if machine.emulator == UNICORN:
         return importlib.util.find_spec("unicorn") is not None
+    if machine.emulator == POCL:
+        return open_cl() is not None
     return shutil.which(machine.emulator) is not None
 
 
@@ -59,18 +62,38 @@ def first_available(machines: Iterable[Machine]) -> Machine | None:
 def remedy(machines: Iterable[Machine]) -> str:
     """What to install, so that one of the machines runs here."""
     emulators = {machine.emulator for machine in machines}
-    ways = ["pip install 'automc[emulators]'"] if UNICORN in emulators else []
-    ways += ["apt-get install qemu-user"] if emulators - {UNICORN} else []
+    ways = ["pip install 'automc[emulators]'"] if emulators & {UNICORN, POCL} else []
+    ways += ["apt-get install qemu-user"] if emulators - {UNICORN, POCL} else []
     return " or ".join(ways)
+
+
+@dataclass(frozen=True)
+class OpenCL:
+    """The processors of this machine as an OpenCL device: PoCL, as it lies in the package pyopencl."""
+
+    loader: Path  # the library that a program calls
+    driver: Path  # that the loader calls
+
+
+def open_cl() -> OpenCL | None:
+    """Where PoCL lies, if it is installed: `pocl-binary-distribution` puts it into the folder of `pyopencl`."""
+    found = importlib.util.find_spec("pyopencl")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        loaders, drivers = (sorted(Path(folder).glob(f".libs/lib{name}-*.so*")) for name in ("OpenCL", "pocl"))
+        if loaders and drivers:
+            return OpenCL(loaders[0], drivers[0])
+    return None
 
 
 def command(machine: Machine, program: Path, count: Path | None = None, plugin: Path | None = None) -> list[str]:
     """The command that runs `program` on the machine, and writes the number of executed instructions to `count`.
 
-    QEMU needs the compiled `QEMU_PLUGIN` to count.
+    QEMU needs the compiled `QEMU_PLUGIN` to count; PoCL cannot.
     """
     if machine.emulator == UNICORN:
         counting = [str(count)] if count else []
         return [sys.executable, "-m", "automc.compiler.unicorn_runner", machine.model, str(program), *counting]
+    if machine.emulator == POCL:
+        return [sys.executable, "-m", "automc.compiler.opencl_runner", str(program)]
     counting = ["-plugin", f"{plugin},out={count}"] if count else []
     return [machine.emulator, "-cpu", machine.model, *counting, str(program)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from string import Template
 
+from automc.compiler.isa import Target
 from automc.compression.program import Program
 
 _MAIN = Template("""\
@@ -38,20 +39,37 @@ int main(int count, char **arguments) {
 }
 """)
 
-CMAKE = """\
+_CMAKE = Template("""\
 # cmake -B build && cmake --build build && build/example IMAGE
 cmake_minimum_required(VERSION 3.10)
 project(example C)
 
+$library
+add_executable(example main.c)
+target_link_libraries(example model)
+""")
+
+_LIBRARIES = {
+    "C": """\
 # The library was compiled so that its results are exact; link it as it is.
 add_library(model STATIC IMPORTED)
 set_target_properties(model PROPERTIES
   IMPORTED_LOCATION "${CMAKE_CURRENT_SOURCE_DIR}/libmodel.a"
   INTERFACE_INCLUDE_DIRECTORIES "${CMAKE_CURRENT_SOURCE_DIR}")
+""",
+    "OpenCL C": """\
+# What is exact is compiled on the device; this is only what calls it, for any processor.
+find_package(OpenCL REQUIRED)
+add_library(model STATIC model.c)
+target_include_directories(model PUBLIC "${CMAKE_CURRENT_SOURCE_DIR}")
+target_link_libraries(model PUBLIC OpenCL::OpenCL)
+""",
+}
 
-add_executable(example main.c)
-target_link_libraries(example model)
-"""
+
+def emit_cmake(target: Target) -> str:
+    """The CMake file that builds the example."""
+    return _CMAKE.substitute(library=_LIBRARIES[target.language])
 
 
 def emit_example(program: Program, prefix: str) -> str:

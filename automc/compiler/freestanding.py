@@ -169,6 +169,19 @@ def linked(source: str, library: Path, tools: ToolChain) -> bytes:
         return (work / "program.elf").read_bytes()
 
 
+def linked_for_system(source: str, library: Path, tools: ToolChain) -> bytes:
+    """The shared library of `source`, C that has a `main`, and a static library, for a process that has OpenCL.
+
+    Raises `CompileError`.
+    """
+    with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
+        work = Path(temporary)
+        (work / "program.c").write_text(source)
+        tools.compile([work / "program.c"], work / "program.o")
+        tools.with_flags("-Wl,-z,undefs").compile([work / "program.o", library], work / "program.so")
+        return (work / "program.so").read_bytes()
+
+
 def driver(programs: Mapping[str, Lowered]) -> str:
     """The C of a program that runs those of a library, by their prefixes."""
     declarations, entries = [], []
@@ -178,13 +191,13 @@ def driver(programs: Mapping[str, Lowered]) -> str:
             f"void {prefix}_invoke(void *); void {prefix}_output(const void *, float *);"
         )
         entries.append(
-            f"  {{{prefix}_init, {prefix}_input, {prefix}_invoke, {prefix}_output, {lowered.arena_bytes}, "
+            f"  {{{prefix}_init, {prefix}_input, {prefix}_invoke, {prefix}_output, {lowered.caller_bytes}, "
             f"{lowered.program.input.size}, {lowered.program.outputs}}},"
         )
     return _DRIVER.substitute(
         declarations="\n".join(declarations),
         entries="\n".join(entries),
-        arena_bytes=max(lowered.arena_bytes for lowered in programs.values()),
+        arena_bytes=max(lowered.caller_bytes for lowered in programs.values()),
         input_bytes=max(lowered.program.input.size for lowered in programs.values()),
         outputs=max(lowered.program.outputs for lowered in programs.values()),
         alignment=ALIGNMENT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 LANES = 8  # output channels of one vector
 STEP = 4  # neighbouring values of a window that one instruction multiplies and adds
@@ -45,7 +46,7 @@ class Path:
 class Machine:
     """A processor that an emulator stands in for: what runs here the code for processors that are not here."""
 
-    emulator: str  # `unicorn`, or a program of qemu-user by its name
+    emulator: str  # `unicorn`, `pocl`, or a program of qemu-user by its name
     model: str  # of the processor, as the emulator spells it
 
     def __str__(self) -> str:
@@ -93,6 +94,8 @@ class Target:
     machines: tuple[Machine, ...] = ()  # that stand in for the processor, the first one preferred
     bits: Path | None = None  # None: portable C does it
     skipped_density: float = 0.0  # up to which share of non-zeros single zeros are skipped, instead of multiplied by
+    # What the kernels are written in. OpenCL's are of another kind, and share of `vocabulary` only the idea.
+    language: Literal["C", "OpenCL C"] = "C"
 
     @property
     def architecture(self) -> str | None:

@@ -56,6 +56,30 @@ class Coded(Constant):
         return huffman_encode(self.array, self.alphabets)
 
 
+@dataclass(frozen=True, eq=False)
+class Decoded(Constant):
+    """Weights that `init` decodes for the device of an OpenCL library; `form` is how their bytes are stored.
+
+    `code` is C that fills `size_bytes` bytes at `scratch` from `stored`, whose Huffman codes are expanded by then, and
+    from `others` by their names.
+    """
+
+    form: Constant
+    size_bytes: int
+    code: str
+    others: Mapping[str, NDArray[Any]]
+    helpers: Mapping[str, str]  # C functions by name
+
+    @property
+    def stored(self) -> NDArray[Any]:
+        return self.form.stored
+
+    @property
+    def expanded_bytes(self) -> int:
+        """What its Huffman codes take when they are expanded."""
+        return self.array.nbytes if isinstance(self.form, Coded) else 0
+
+
 Argument = Place | Constant | str  # a string is C text
 
 SCRATCH = Place(Own.SCRATCH)
@@ -81,6 +105,7 @@ class Kernel:
     choice: Choice
     helpers: Mapping[str, str] = field(default_factory=dict)  # further C functions by name
     scratch_bytes: int = 0
+    items: int = 0  # work items of a kernel in OpenCL C
 
     @property
     def expanded_bytes(self) -> int:
@@ -97,7 +122,7 @@ class Context:
 
     @cached_property
     def layouts(self) -> Mapping[str, Layout]:
-        return layouts(self.program)
+        return layouts(self.program, halos=self.target.language == "C")
 
     @cached_property
     def largest_values(self) -> Mapping[str, int]:

@@ -34,11 +34,14 @@ class Layout:
         return (self.halo[0] - padding[0]) * self.row_bytes + (self.halo[1] - padding[1]) * self.tensor.channels
 
 
-def layouts(program: Program) -> Mapping[str, Layout]:
-    """The layout of every stored tensor: its halo is as wide as the widest padding that an operation reads it with."""
-    halos = dict.fromkeys(program.tensors, (0, 0))
-    for operation in program.operations:
+def layouts(program: Program, halos: bool = True) -> Mapping[str, Layout]:
+    """The layout of every stored tensor: its halo is as wide as the widest padding that an operation reads it with.
+
+    Without `halos`, nothing lies around the tensors, and kernels leave out what a window has outside.
+    """
+    around = dict.fromkeys(program.tensors, (0, 0))
+    for operation in program.operations if halos else ():
         if isinstance(operation, Convolve) or (isinstance(operation, Pool) and operation.kind == "mean"):
-            known, padding = halos[operation.source], operation.padding
-            halos[operation.source] = (max(known[0], padding[0]), max(known[1], padding[1]))
-    return {name: Layout(tensor, halos[name]) for name, tensor in program.tensors.items()}
+            known, padding = around[operation.source], operation.padding
+            around[operation.source] = (max(known[0], padding[0]), max(known[1], padding[1]))
+    return {name: Layout(tensor, around[name]) for name, tensor in program.tensors.items()}

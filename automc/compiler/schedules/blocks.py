@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from functools import cached_property
 
-from automc.compiler.isa import LANES, STEP
+import numpy as np
+from numpy.typing import NDArray
+
+from automc.compiler.isa import LANES, STEP, Path
 from automc.compiler.kernel import Context, Kernel, Own, Place, chunks, signature
 from automc.compiler.schedules.convolution import Reading, Tile, loops, window_rows
 from automc.compiler.schedules.products import ListedProducts, Window
@@ -22,28 +26,69 @@ from automc.compiler.storage import encode, needs_decoding
 from automc.compression.windows import BLOCK_OUTPUTS, Convolve
 
 
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """The blocks of a layer that are not all zero: the steps of a window, for each panel of `BLOCK_OUTPUTS` channels."""
+
+    window: Window
+    rows: NDArray[np.int8]  # `outputs x steps x STEP`
+    panels: list[int]
+
+    @classmethod
+    def of(cls, operation: Convolve) -> Blocks:
+        """Those of a convolution."""
+        window = Window.of(operation.weight.shape, operation.dilation, 1, in_blocks=True)
+        return cls(window, window_rows(operation.weight, window), chunks(operation.outputs, BLOCK_OUTPUTS))
+
+    @cached_property
+    def parts(self) -> list[NDArray[np.int8]]:
+        """The rows of each panel."""
+        return np.split(self.rows, np.cumsum(self.panels)[:-1])
+
+    @cached_property
+    def present(self) -> list[NDArray[np.intp]]:
+        """The steps of each panel that are not all zero."""
+        return [np.flatnonzero(part.any((0, 2))) for part in self.parts]
+
+    @property
+    def most(self) -> int:
+        """How many steps a panel has at most, at least 1."""
+        return max(1, *map(len, self.present))
+
+    @property
+    def masks(self) -> NDArray[np.uint8]:
+        """A bit for each step of each panel, the first in the lowest bit of the first byte, and full bytes a panel."""
+        return np.stack([np.packbits(part.any((0, 2)), bitorder="little") for part in self.parts])
+
+    @property
+    def share(self) -> str:
+        """For people: how many there are."""
+        return f"{sum(map(len, self.present)) / (len(self.parts) * self.rows.shape[1]):.0%} of the blocks: "
+
+    def constants(self, operation: Convolve, path: Path) -> Constants:
+        """What is stored of them."""
+        symbols = symbols_of(operation)
+        packed = [pack(part[:, steps], path) for part, steps in zip(self.parts, self.present, strict=True)]
+        stored = np.concatenate([encode(symbols.of(panel), symbols.bits) for panel in packed])
+        shifted = with_offset(operation, self.rows, path)
+        return Constants.of(shifted, self.panels, stored, symbols, {"mask": self.masks.reshape(-1)})
+
+
 def block_sparse(operation: Convolve, context: Context) -> Kernel:
     """The kernel of a convolution that is stored in blocks of `STEP` inputs by `BLOCK_OUTPUTS` outputs."""
     source = context.layouts[operation.source]
-    window = Window.of(operation.weight.shape, operation.dilation, 1, in_blocks=True)
-    rows = window_rows(operation.weight, window)
-    panels = chunks(operation.outputs, BLOCK_OUTPUTS)
-    parts = np.split(rows, np.cumsum(panels)[:-1])
-    present = [np.flatnonzero(part.any((0, 2))) for part in parts]
-    most = max(1, *(len(steps) for steps in present))
+    blocks = Blocks.of(operation)
+    window, panels, most = blocks.window, blocks.panels, blocks.most
     # What a kernel meets between widenings are neighbours in the list.
-    listed = np.zeros((len(rows), most, STEP), np.int8)
-    for start, part, steps in zip(np.cumsum([0, *panels]), parts, present, strict=False):
+    listed = np.zeros((len(blocks.rows), most, STEP), np.int8)
+    for start, part, steps in zip(np.cumsum([0, *panels]), blocks.parts, blocks.present, strict=False):
         listed[start : start + len(part), : len(steps)] = part[:, steps]
     path, interval = choose_path(listed, context.largest_values[operation.source], context.target.paths)
 
-    symbols = symbols_of(operation)
-    packed = [pack(part[:, steps], path) for part, steps in zip(parts, present, strict=True)]
-    stored = np.concatenate([encode(symbols.of(panel), symbols.bits) for panel in packed])
-    masks = np.stack([np.packbits(part.any((0, 2)), bitorder="little") for part in parts])
-    constants = Constants.of(with_offset(operation, rows, path), panels, stored, symbols, {"mask": masks.reshape(-1)})
+    constants = blocks.constants(operation, path)
+    symbols = constants.symbols
     decoded = needs_decoding(symbols, path.weight_type)
-    scratch_bytes = max(map(len, packed)) * path.weight_bytes if decoded else 0
+    scratch_bytes = most * -(-panels[0] // LANES) * LANES * STEP * path.weight_bytes if decoded else 0
 
     def open_panel(vectors: int) -> list[str]:
         values = f"count * {vectors * LANES * STEP}"
@@ -52,7 +97,7 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
         return [
             f"const int count = list_blocks(offsets, mask, {window.rows}, {window.columns}, {window.steps}, "
             f"{reading.window_bytes[0]}, {reading.window_bytes[1]});",
-            f"mask += {masks.shape[1]};",
+            f"mask += {blocks.masks.shape[1]};",
             f"const {kind} *panel = {'scratch' if decoded else f'(const {kind} *)stored'};",
             decode,
         ]
@@ -72,13 +117,12 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
         "}",
     ]
     places = (Place(Own.SCRATCH, -(-scratch_bytes // 4) * 4), *((Place(Own.SCRATCH),) if decoded else ()))
-    share = f"{sum(map(len, present)) / (len(parts) * rows.shape[1]):.0%} of the blocks: "
     return Kernel(
         "\n".join(code),
         (Place(operation.source, source.start(operation.padding)), *constants.arguments, *places, *result.arguments),
         constants.choice(
             f"blocks, {path.name}{result.title}",
-            storage_title(operation, symbols, share),
+            storage_title(operation, symbols, blocks.share),
             f"{tile.height}x{tile.width} x {panels[0]}",
             min(interval, most),
         ),

@@ -17,6 +17,7 @@ from automc.compiler.targets.cortexm4 import CORTEXM4
 from automc.compiler.targets.i8mm import I8MM
 from automc.compiler.targets.neon import NEON
 from automc.compiler.targets.neondot import NEONDOT
+from automc.compiler.targets.opencl import OPENCL
 from automc.compiler.targets.portable import PORTABLE
 from automc.compiler.targets.rv32 import RV32
 from automc.compiler.targets.rv64 import RV64
@@ -28,6 +29,7 @@ TARGETS: Mapping[str, Target] = {
     target.name: target
     for target in (
         PORTABLE, AVX2, AVXVNNI, AVX512VNNI, AVX512VPOPCNT, NEON, NEONDOT, I8MM, ARMV7, CORTEXM4, RV64, RVV, RV32,
+        OPENCL,
     )
 }  # fmt: skip
 _DEFAULTS = (AVX2, NEON)  # of their families of processors
@@ -53,7 +55,9 @@ def runs_here(target: Target) -> bool:
 
     The library's own check, when it is loaded, has the last word.
     """
-    return target.architecture in (None, host_architecture()) and set(target.cpu_flags) <= _cpu_flags()
+    if not target.loadable:
+        return False
+    return target.architecture in (None, host_architecture()) and set(target.cpu_flags) <= cpu_flags()
 
 
 def host_architecture() -> str:
@@ -63,7 +67,7 @@ def host_architecture() -> str:
 
 
 @cache
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     """What Linux says that the processor has; the letters of a RISC-V processor's extensions are a flag each."""
     try:
         text = FilePath("/proc/cpuinfo").read_text()
