@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automc.compiler.isa import Machine
+from automc.errors import RunnerError
 
 UNICORN, POCL = "unicorn", "pocl"
 
@@ -88,12 +89,14 @@ def open_cl() -> OpenCL | None:
 def command(machine: Machine, program: Path, count: Path | None = None, plugin: Path | None = None) -> list[str]:
     """The command that runs `program` on the machine, and writes the number of executed instructions to `count`.
 
-    QEMU needs the compiled `QEMU_PLUGIN` to count; PoCL cannot.
+    QEMU needs the compiled `QEMU_PLUGIN` to count. Raises `RunnerError` where PoCL is to count, which cannot.
     """
     if machine.emulator == UNICORN:
         counting = [str(count)] if count else []
         return [sys.executable, "-m", "automc.compiler.unicorn_runner", machine.model, str(program), *counting]
     if machine.emulator == POCL:
+        if count:
+            raise RunnerError("PoCL does not count instructions")
         return [sys.executable, "-m", "automc.compiler.opencl_runner", str(program)]
     counting = ["-plugin", f"{plugin},out={count}"] if count else []
     return [machine.emulator, "-cpu", machine.model, *counting, str(program)]

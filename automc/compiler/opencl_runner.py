@@ -9,6 +9,7 @@ import ctypes
 import mmap
 import os
 import sys
+from typing import Any
 
 from automc.compiler.emulators import OpenCL, open_cl
 from automc.compiler.targets import cpu_flags
@@ -56,13 +57,18 @@ def _name_the_processor(found: OpenCL) -> object:
     code = _JUMP[0] + _address(replacement).to_bytes(8, "little") + _JUMP[1]
     start = _address(named) // mmap.PAGESIZE * mmap.PAGESIZE
     length = _address(named) + len(code) - start
-    if system.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) != 0:
+    if (
+        system.mprotect(
+            ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+        )
+        != 0
+    ):
         return driver  # PoCL will say what it lacks
     ctypes.memmove(_address(named), code, len(code))
     return replacement
 
 
-def _address(function: object) -> int:
+def _address(function: Any) -> int:
     return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 

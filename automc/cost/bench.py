@@ -17,7 +17,7 @@ from automc.compiler.artifact import Artifact, static_batch
 from automc.compiler.build import STATIC
 from automc.compiler.emit import STATUS
 from automc.compiler.freestanding import START, linked
-from automc.compiler.isa import ALIGNMENT
+from automc.compiler.isa import ALIGNMENT, Target
 from automc.compiler.targets import find_target
 from automc.compiler.toolchain import ToolChain, tool_chain
 from automc.compression.executor import Executor
@@ -25,6 +25,7 @@ from automc.compression.program import Program
 from automc.cost.kernels import Kernel
 from automc.cost.recognise import kernel_of
 from automc.cost.table import LatencyTable, empty_table, key_cells, table_text
+from automc.errors import CompileError
 from automc.files import write_atomic
 
 _IMAGES = 3
@@ -217,6 +218,7 @@ def build_bench(artifact: Artifact, device: str, cpu: str, path: Path) -> None:
     where one of the results of a few embedded images is not that of the Program. Raises `CompileError`.
     """
     program, target = artifact.program(), find_target(artifact.target)
+    _require_bare(target)
     known = artifact.manifest
     notes = f"printed by the bench program of {program.name}, after its results were found to be exact"
     table = empty_table(device, cpu, target.name, known["compiler"], known["flags"], notes)
@@ -236,6 +238,7 @@ def build_batch_bench(
     `whole`: the overhead in the header that it prints is the median over the programs of what each takes beyond the sum
     of its kernels, which must then be all that it calls. Raises `CompileError`.
     """
+    _require_bare(find_target(table.header.target))
     lowered, tools = static_batch(programs, table.header.target, folder)
     timed = {
         prefix: _Timed(each.program, each.arena_bytes, wanted)
@@ -249,6 +252,11 @@ def build_batch_bench(
 def kernels_of_program(program: Program) -> dict[int, Kernel]:
     """The kernel of every operation, by position."""
     return {position: kernel_of(operation, program) for position, operation in enumerate(program.operations)}
+
+
+def _require_bare(target: Target) -> None:
+    if target.language != "C":
+        raise CompileError(f"there is no bench program for {target.name}: it is for targets in C")
 
 
 def _write(source: str, library: Path, tools: ToolChain, path: Path) -> None:

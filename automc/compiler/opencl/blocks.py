@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-
+from collections.abc import Mapping
 
 from automc.compiler.isa import LANES, STEP
 from automc.compiler.kernel import Choice, Context, Decoded, Kernel
@@ -68,7 +68,8 @@ def _weight_bytes(blocks: Blocks, vectors: int) -> int:
 def _listed(constants: Constants, blocks: Blocks, vectors: int) -> Decoded:
     """The weights of the blocks, and behind them as int32 where each panel's list begins and ends, and the lists."""
     panels, weight_bytes = len(blocks.panels), _weight_bytes(blocks, vectors)
-    decode, helpers = "memcpy(scratch, stored, count); stored += count;", {}
+    decode = "memcpy(scratch, stored, count); stored += count;"
+    helpers: Mapping[str, str] = {}
     if needs_decoding(constants.symbols, "int8_t"):
         decode, helpers = decoding(constants.symbols, "int8_t", "count")
     last = vectors - (panels - 1) * _VECTORS

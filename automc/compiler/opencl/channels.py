@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from automc.compiler.kernel import Choice, Constant, Context, Kernel
-from automc.compiler.opencl.grid import Number, grid
+from automc.compiler.opencl.grid import Numbers, grid
 from automc.compression.operations import Join, Rank, Select, Shuffle
 
 
@@ -16,7 +16,7 @@ def concatenation(operation: Join, context: Context) -> Kernel:
     """
     tensors = context.program.tensors
     target = tensors[operation.target]
-    numbers: dict[str, Number] = {
+    numbers: Numbers = {
         "target": context.interior(operation.target),
         "channels": target.channels,
         "limit": target.limit,
@@ -24,7 +24,8 @@ def concatenation(operation: Join, context: Context) -> Kernel:
     }
     body = ["const int pixel = item / channels;", "int channel = item % channels;", "float value = 0;"]
     for n, (name, multiplier) in enumerate(zip(operation.parts, operation.multipliers, strict=True)):
-        numbers |= {
+        numbers = {
+            **numbers,
             f"part{n}": context.interior(name),
             f"channels{n}": tensors[name].channels,
             f"zero{n}": tensors[name].zero_point,
@@ -47,7 +48,7 @@ def concatenation(operation: Join, context: Context) -> Kernel:
 def selection(operation: Select, context: Context) -> Kernel:
     """The kernel of a selection of channels and pixels."""
     source, target = (context.program.tensors[name] for name in (operation.source, operation.target))
-    numbers = {
+    numbers: Numbers = {
         "source": context.interior(operation.source),
         "source_width": source.width,
         "source_channels": source.channels,
@@ -69,7 +70,7 @@ def selection(operation: Select, context: Context) -> Kernel:
 def shuffling(operation: Shuffle, context: Context) -> Kernel:
     """The kernel that turns channels into pixels."""
     source, target = (context.program.tensors[name] for name in (operation.source, operation.target))
-    numbers = {
+    numbers: Numbers = {
         "source": context.interior(operation.source),
         "source_width": source.width,
         "source_channels": source.channels,
@@ -90,7 +91,7 @@ def shuffling(operation: Shuffle, context: Context) -> Kernel:
 def ranking(operation: Rank, context: Context) -> Kernel:
     """The kernel of a rank: each item counts the values that come before its own."""
     source = context.program.tensors[operation.source]
-    numbers = {
+    numbers: Numbers = {
         "source": context.interior(operation.source),
         "target": context.interior(operation.target),
         "count": operation.count,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from automc.compiler.isa import LANES, STEP
 from automc.compiler.kernel import Choice, Context, Kernel, chunks, padded
-from automc.compiler.opencl.grid import Number, grid
+from automc.compiler.opencl.grid import Numbers, grid
 from automc.compiler.opencl.result import Result
 from automc.compiler.opencl.weights import decoded_weights, path_of
 from automc.compiler.schedules.convolution import window_rows
@@ -89,12 +89,12 @@ def tiled(
     operation: Convolve,
     context: Context,
     choice: Callable[[str, str, int], Choice],
-    numbers: Mapping[str, Number],
+    numbers: Numbers,
     panels: int,
     open_panel: Sequence[str],
     products: Callable[[range], list[str]],
 ) -> Kernel:
-    """The kernel whose items compute tiles of neighbouring pixels, in the order of rows, by a panel of `LANES` channels.
+    """The kernel whose items compute tiles of neighbouring pixels, in the order of rows, by panels of `LANES` channels.
 
     `open_panel` prints which `channel` is an item's first, and `count`, how many are its own; `products` what adds to
     the sums of a tile's pixels. Behind the last pixel, a tile computes it again and does not store it.
@@ -108,7 +108,8 @@ def tiled(
         *open_panel,
         *result.open,
         *(
-            f"const int pixel{p} = min(first + {p}, pixels - 1), y{p} = pixel{p} / target_width * stride_y - padding_y, "
+            f"const int pixel{p} = min(first + {p}, pixels - 1), "
+            f"y{p} = pixel{p} / target_width * stride_y - padding_y, "
             f"x{p} = pixel{p} % target_width * stride_x - padding_x;"
             for p in pixels
         ),
@@ -122,14 +123,14 @@ def tiled(
     return grid(chosen, items, {**numbers, **tiles, **result.numbers}, body)
 
 
-def value_strides(window: Window, channels: int) -> Mapping[str, Number]:
+def value_strides(window: Window, channels: int) -> Numbers:
     """How many values of a panel lie between the rows and between the columns of a window of so many channels."""
     run = window.steps * STEP
     merged = window.run > channels  # the columns lie in one run, without what fills up steps between them
     return {"row_values": run * window.columns, "column_values": channels if merged else run}
 
 
-def geometry(operation: Convolve, context: Context) -> Mapping[str, Number]:
+def geometry(operation: Convolve, context: Context) -> Numbers:
     """The source, and how windows lie on it."""
     source = context.program.tensors[operation.source]
     return {

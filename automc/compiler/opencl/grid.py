@@ -10,9 +10,10 @@ from automc.compiler.isa import LANES
 from automc.compiler.kernel import Choice, Constant, Kernel, Place
 
 Number = Place | Constant | int | float
+Numbers = Mapping[str, Number]  # in the order in which the kernel gets them
 
 
-def grid(choice: Choice, items: int, numbers: Mapping[str, Number], body: Sequence[str]) -> Kernel:
+def grid(choice: Choice, items: int, numbers: Numbers, body: Sequence[str]) -> Kernel:
     """The kernel whose items each do `body`, C text that knows its `item` and the `numbers` by their names.
 
     All numbers are passed as int: places and constants as offsets in bytes, floats as their bits.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from automc.compiler.kernel import Choice, Context, Kernel
-from automc.compiler.opencl.grid import Number, grid, vectors
+from automc.compiler.opencl.grid import Numbers, grid, vectors
 from automc.compression.operations import Pool
 
 
@@ -11,7 +11,7 @@ def pooling(operation: Pool, context: Context) -> Kernel:
     """The kernel of a mean or of a maximum."""
     tensors = context.program.tensors
     source, target = tensors[operation.source], tensors[operation.target]
-    numbers: dict[str, Number] = {
+    numbers: Numbers = {
         "source": context.interior(operation.source),
         "height": source.height,
         "width": source.width,
@@ -27,7 +27,8 @@ def pooling(operation: Pool, context: Context) -> Kernel:
         "panels": vectors(target.channels),
     }
     if operation.kind == "mean":
-        numbers |= {
+        numbers = {
+            **numbers,
             "source_zero": source.zero_point,
             "multiplier": operation.multiplier,
             "low": operation.low,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from automc.compiler.kernel import Context
-from automc.compiler.opencl.grid import Number
+from automc.compiler.opencl.grid import Numbers
 from automc.compression.operations import Convolve
 
 
@@ -21,23 +20,24 @@ class Result:
     logits: bool
     residual: bool
     gated: bool
-    numbers: Mapping[str, Number] = field(compare=False)
+    numbers: Numbers = field(compare=False)
 
     @classmethod
     def of(cls, operation: Convolve, context: Context) -> Result:
         """The result of a convolution."""
         target = context.program.tensors.get(operation.target)
-        numbers: dict[str, Number] = {"target": context.interior(operation.target), "outputs": operation.outputs}
+        numbers: Numbers = {"target": context.interior(operation.target), "outputs": operation.outputs}
         if target is not None:
-            numbers |= {"low": operation.low, "high": operation.high, "zero": target.zero_point}
+            numbers = {**numbers, "low": operation.low, "high": operation.high, "zero": target.zero_point}
         if operation.residual is not None:
-            numbers |= {
+            numbers = {
+                **numbers,
                 "residual": context.interior(operation.residual),
                 "residual_zero": context.program.tensors[operation.residual].zero_point,
                 "residual_multiplier": operation.residual_multiplier,
             }
         if operation.gate is not None:
-            numbers["gate"] = context.interior(operation.gate)
+            numbers = {**numbers, "gate": context.interior(operation.gate)}
         return cls(target is None, operation.residual is not None, operation.gate is not None, numbers)
 
     @property

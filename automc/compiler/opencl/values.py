@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 
 from automc.compiler.kernel import SCRATCH, Choice, Constant, Context, Kernel
-from automc.compiler.opencl.grid import grid, vectors
+from automc.compiler.opencl.grid import Numbers, grid, vectors
 from automc.compression.operations import Dequantise, Lookup, Quantise, Scale, Sum
 
 
 def quantisation(operation: Quantise, context: Context) -> Kernel:
     """The kernel that maps the caller's pixels, which `input` has written to its scratch, to the first tensor."""
     tensor = context.program.tensors[operation.target]
-    numbers = {
+    numbers: Numbers = {
         "pixels": SCRATCH,
         "target": context.interior(operation.target),
         "table": Constant(operation.table),
@@ -31,7 +31,7 @@ def addition(operation: Sum, context: Context) -> Kernel:
     """The kernel of a sum of two tensors."""
     tensors = context.program.tensors
     target = tensors[operation.target]
-    numbers = {
+    numbers: Numbers = {
         "first": context.interior(operation.first),
         "first_zero": tensors[operation.first].zero_point,
         "first_multiplier": operation.multipliers[0],
@@ -53,7 +53,7 @@ def addition(operation: Sum, context: Context) -> Kernel:
 
 def look_up(operation: Lookup, context: Context) -> Kernel:
     """The kernel of a table that every value goes through."""
-    numbers = {
+    numbers: Numbers = {
         "source": context.interior(operation.source),
         "target": context.interior(operation.target),
         "table": Constant(operation.table),
@@ -67,7 +67,7 @@ def gains(operation: Scale, context: Context) -> Kernel:
     """The kernel of a product of every channel with its gain."""
     tensors = context.program.tensors
     target = tensors[operation.target]
-    numbers = {
+    numbers: Numbers = {
         "source": context.interior(operation.source),
         "source_zero": tensors[operation.source].zero_point,
         "gains": context.interior(operation.gains),
@@ -93,7 +93,7 @@ def gains(operation: Scale, context: Context) -> Kernel:
 def dequantisation(operation: Dequantise, context: Context) -> Kernel:
     """The kernel that writes a map as the program's results."""
     source = context.program.tensors[operation.source]
-    numbers = {
+    numbers: Numbers = {
         "source": context.interior(operation.source),
         "zero": source.zero_point,
         "multiplier": source.scale,

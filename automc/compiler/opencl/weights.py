@@ -1,4 +1,4 @@
-"""A layer's weights in OpenCL: stored as on every target, decoded by the host when the library begins, one byte each."""
+"""A layer's weights in OpenCL: stored as on every target, decoded by the host when the library begins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from automc.compiler.isa import LANES, Path
 from automc.compiler.kernel import Constant, Context, Decoded
-from automc.compiler.opencl.grid import Number
+from automc.compiler.opencl.grid import Numbers
 from automc.compiler.schedules.weights import Constants, Weights
 from automc.compression.operations import Convolve
 
@@ -27,7 +27,7 @@ def decoded(constants: Constants, size_bytes: int, code: str, helpers: Mapping[s
     return Decoded(form.array, form, size_bytes, code, constants.extra, helpers)
 
 
-def decoded_weights(weights: Weights, panels: int) -> Mapping[str, Number]:
+def decoded_weights(weights: Weights, panels: int) -> Numbers:
     """The numbers by which a kernel finds the weights of its panel of `LANES` channels, the biases, the multipliers."""
     size = panels * LANES * weights.values
     code = weights.decode.replace("VECTORS", str(panels)) or f"memcpy(scratch, stored, {size});"
@@ -38,6 +38,6 @@ def decoded_weights(weights: Weights, panels: int) -> Mapping[str, Number]:
     }
 
 
-def scales(constants: Constants) -> Mapping[str, Number]:
+def scales(constants: Constants) -> Numbers:
     """The biases and the multipliers."""
     return {"bias": Constant(constants.biases), "multipliers": Constant(constants.multipliers)}

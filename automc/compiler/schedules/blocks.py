@@ -28,7 +28,7 @@ from automc.compression.windows import BLOCK_OUTPUTS, Convolve
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """The blocks of a layer that are not all zero: the steps of a window, for each panel of `BLOCK_OUTPUTS` channels."""
+    """The blocks of a layer that are not all zero: steps of a window, for each panel of `BLOCK_OUTPUTS` channels."""
 
     window: Window
     rows: NDArray[np.int8]  # `outputs x steps x STEP`

@@ -42,8 +42,8 @@ void store_values(__global uchar *p, float8 values, int count) {
   for (int i = 0; i < count; i++) ((__global float *)p)[i] = numbers[i];
 }
 
-/* Of a pixel, numbered P, of an item's tile: whether one tap of its window is inside of the source, all ones or zero, and
-   where the tap's channels begin. */
+/* Of a pixel, numbered P, of an item's tile: whether a tap of its window is inside of the source, as all ones or zero,
+   and where the tap's channels begin. */
 #define TAP(P, I, J, CHANNEL) \\
   const int at_y##P = y##P + (I) * dilation_y, at_x##P = x##P + (J) * dilation_x; \\
   const int inside##P = -(at_y##P >= 0 && at_y##P < height && at_x##P >= 0 && at_x##P < width); \\
