@@ -23,6 +23,7 @@ from tests.machines import NOT_RUN, assert_exact
 from tests.networks import traced
 from tests.programs import random_pixels, random_program
 from tests.shapes import CALIBRATION, SHAPES, random_programs
+from tests.test_emulation import QUICKLY
 
 POCL = Machine("pocl", "cpu")
 runs = pytest.mark.skipif(open_cl() is None, reason=f"{NOT_RUN}opencl; to run it: {emulators.remedy([POCL])}")
@@ -38,13 +39,13 @@ def test_networks_of_every_shape_are_exact(tmp_path):
     programs = [
         random_programs(Preparation(traced(shape()), CALIBRATION[:16]), 1, seed)[0] for seed, shape in enumerate(SHAPES)
     ]
-    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL))
+    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, QUICKLY))
 
 
 @runs
 def test_random_programs_are_exact(tmp_path):
     programs = [random_program(np.random.default_rng(seed), steps=4, wide=seed % 4 == 0) for seed in range(15)]
-    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL))
+    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, QUICKLY))
 
 
 @runs

@@ -114,15 +114,8 @@ def cycles(architecture: str, core: str, body: str) -> tuple[float, float]:
 def main() -> None:
     print("instructions per multiply-accumulate (simulated)")
     print(f"{'target':12s} {'machine':44s} " + " ".join(f"{name:>18s}" for name in LAYERS))
-    rows = [
-        ("avx2", X86),
-        *(
-            (name, machine)
-            for name, target in TARGETS.items()
-            for machine in target.machines[:3]
-            if target.language == "C"
-        ),
-    ]
+    compiled = [(name, target) for name, target in TARGETS.items() if target.language == "C"]
+    rows = [("avx2", X86), *((name, machine) for name, target in compiled for machine in target.machines[:3])]
     for target, machine in rows:
         if machine.emulator == "unicorn" and len(TARGETS[target].machines) > 1:
             continue  # QEMU counts the same, faster
