@@ -324,6 +324,21 @@ def show(
 
 
 @app.command()
+def explain(
+    folder: Annotated[Path, typer.Argument(help="A run's folder or its name under runs/, or a winner's folder.")],
+) -> None:
+    """What each choice of a winner bought, layer by layer: milliseconds, millijoules and bytes.
+
+    Examples:
+      automc explain quickstart
+      automc explain runs/quickstart/resnet8_digits/winner
+    """
+    from automc.commands.explain import explain_command
+
+    explain_command(folder)
+
+
+@app.command()
 def report(run_folder: Annotated[Path, typer.Argument(help="A run's folder or its name under runs/.")]) -> None:
     """Write a run's report again: one self-contained HTML page, and its tables as CSV and LaTeX."""
     from automc.commands.show import report_command

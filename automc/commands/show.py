@@ -14,7 +14,7 @@ def show_command(folder: Path) -> None:
     """Print a tuning's trials, or the best trial so far of each study of a run."""
     from automc.search.tuning import LOG_NAME, read_tuning
 
-    for line in read_tuning(folder) if (folder / LOG_NAME).is_file() else _studies(_run(folder)):
+    for line in read_tuning(folder) if (folder / LOG_NAME).is_file() else _studies(run_at(folder)):
         say(line)
 
 
@@ -35,7 +35,7 @@ def report_command(run_folder: Path) -> None:
     from automc.analysis.report import write_report
     from automc.analysis.tables import write_tables
 
-    folder = _run(run_folder)
+    folder = run_at(run_folder)
     say(str(write_report(folder)))
     for path in write_tables(folder):
         say(str(path))
@@ -45,12 +45,12 @@ def plot_command(run_folder: Path, out: Path | None, formats: str) -> None:
     """Draw the figures as files."""
     from automc.analysis.plots import save_figures
 
-    folder = _run(run_folder)
+    folder = run_at(run_folder)
     for path in save_figures(folder, out or folder / "figures", tuple(form.strip() for form in formats.split(","))):
         say(str(path))
 
 
-def _run(run_folder: Path) -> Path:
+def run_at(run_folder: Path) -> Path:
     """A run's folder, given as a path or as a name under `runs/`."""
     for folder in (run_folder, Path("runs") / run_folder):
         if is_run(folder):

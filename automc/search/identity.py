@@ -25,12 +25,7 @@ def identify(folder: Path, identity: Mapping[str, Any]) -> None:
     if not path.exists() or next(folder.rglob(LOG_NAME), None) is None:
         write_atomic(path, json.dumps(identity, indent=2) + "\n")
         return
-    try:
-        known = dict(json.loads(path.read_text()))
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
-        raise CorruptFile(f"{path} does not say what this run is: {error}") from error
+    known = read_identity(folder)
     differing = [
         f"{key}: was {known.get(key)}, is {identity[key]}" for key in identity if known.get(key) != identity[key]
     ]
@@ -39,6 +34,17 @@ def identify(folder: Path, identity: Mapping[str, Any]) -> None:
             f"{folder} holds another run; {'; '.join(differing)}. Give this one a folder of its own (--out), or remove "
             "the old one."
         )
+
+
+def read_identity(folder: Path) -> dict[str, Any]:
+    """What `identify` wrote of the run in `folder`. Raises `CorruptFile` or `StorageError` where it cannot be read."""
+    path = folder / _NAME
+    try:
+        return dict(json.loads(path.read_text()))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:
+        raise CorruptFile(f"{path} does not say what this run is: {error}") from error
 
 
 def is_run(folder: Path) -> bool:

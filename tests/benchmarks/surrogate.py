@@ -41,8 +41,9 @@ from automc.commands import specs
 from automc.compression.policy import Policy
 from automc.environment.evaluator import Evaluator
 from automc.environment.metrics import Metrics, Outcome
-from automc.environment.problem import Problem, replaced
+from automc.environment.problem import Problem
 from automc.environment.sensitivity import single_losses
+from automc.environment.space import replaced
 from automc.environment.walk import Walk
 from automc.errors import BudgetSpent
 from automc.search.allocation import allocate
