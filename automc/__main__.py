@@ -62,7 +62,7 @@ def run(
     only: Annotated[
         str | None, typer.Option(help="As K/N: only every N-th study from K on, for an array of jobs.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Studies that run side by side.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes: studies side by side, or the trials of one.")] = 1,
     monitor: Annotated[
         int | None, typer.Option(min=1, help="Fine-tune every so many trials one: does the reward tell the truth?")
     ] = None,

@@ -105,7 +105,15 @@ def test_a_header_names_all_that_decides_the_log() -> None:
     assert header["hashes"] == problem.identity
     assert header["settings"] == {"startup_trials": 20, "candidates": 24}
     assert (header["searcher"], header["seed"], header["threads"]) == ("tpe", 3, torch.get_num_threads())
-    assert set(header["versions"]) == {"automc", "numpy", "optuna", "sb3-contrib", "stable-baselines3", "torch"}
+    assert set(header["versions"]) == {
+        "automc",
+        "cmaes",
+        "numpy",
+        "optuna",
+        "sb3-contrib",
+        "stable-baselines3",
+        "torch",
+    }
     assert header["versions"]["torch"] == torch.__version__
     assert "trials" not in header
 

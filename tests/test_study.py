@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from automc.compression.policy import Policy
 from automc.environment.metrics import Outcome
 from automc.errors import BudgetSpent, EvaluationFailed, RunMismatch, StorageError
+from automc.search.searchers.base import Evaluate
 from automc.search.study import Progress, Study
 from automc.search.trials import LOG_NAME, Trial, read_log
 
@@ -118,6 +120,84 @@ def test_a_replay_that_diverges_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunMismatch, match="replay diverged at trial 0"):
         study(tmp_path, searcher=Climber(seed=1)).run()
     assert log_of(tmp_path) == before
+
+
+class Generations(Climber):
+    """Asks for five policies at once, which are drawn around the best of those before."""
+
+    def run(self, evaluate: Evaluate) -> None:
+        random = np.random.default_rng(self.seed)
+        best = 0.5
+        while True:
+            drawn = np.round(np.clip(best + random.normal(0, 0.1, 5), 0.01, 1), 2)
+            trials = list(evaluate.many(Policy(keep_ratio={"conv1": float(ratio)}) for ratio in drawn))
+            best = max(trials, key=lambda trial: trial.reward).policy.keep_ratio["conv1"]
+
+
+class Waiting:
+    """A pool whose evaluations are made when somebody waits for them."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.begun: list[str] = []
+
+    def begin(self, policy: Policy) -> Callable[[], Outcome]:
+        self.begun.append(policy.fingerprint())
+        return lambda: accuracy_of(policy)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 50])
+def test_evaluations_side_by_side_write_the_same_log(tmp_path: Path, workers: int) -> None:
+    alone = study(tmp_path / "alone", 33, Generations()).run()
+    pool = Waiting(workers)
+
+    def evaluate(policy: Policy) -> Outcome:
+        pytest.fail("evaluated beside the pool")
+
+    study(tmp_path / "pool", 12, Generations(), evaluate, pool=pool).run()
+    assert len(pool.begun) <= 12  # nothing is begun that is no trial
+    assert study(tmp_path / "pool", 33, Generations(), evaluate, pool=pool).run() == alone
+    assert log_of(tmp_path / "pool") == log_of(tmp_path / "alone")
+    assert len(pool.begun) == len(set(pool.begun)) == len({trial.policy.fingerprint() for trial in alone})
+    assert study(tmp_path / "pool", 40, Generations(), evaluate, pool=pool, seconds=-1.0).run() == alone
+
+
+def test_evaluations_are_begun_no_further_ahead_than_there_are_workers(tmp_path: Path) -> None:
+    pool = Waiting(3)
+    ahead = []
+
+    class Endless(Climber):
+        def run(self, evaluate: Evaluate) -> None:
+            policies = (Policy(keep_ratio={"conv1": 1 / number}) for number in count(1))
+            for answered, _ in enumerate(evaluate.many(policies), start=1):
+                ahead.append(len(pool.begun) - answered)
+
+    assert len(study(tmp_path, 10, Endless(), pool=pool).run()) == 10
+    assert max(ahead) == 2
+
+
+def test_a_policy_that_was_tried_before_is_a_trial_but_not_evaluated_again(tmp_path: Path) -> None:
+    evaluated = []
+
+    def evaluate(policy: Policy) -> Outcome:
+        evaluated.append(policy.keep_ratio["conv1"])
+        if policy.keep_ratio["conv1"] == 0.5:
+            raise EvaluationFailed("cannot be judged")
+        return accuracy_of(policy)
+
+    class Stubborn(Climber):
+        def run(self, ask: Callable[[Policy], Trial]) -> None:
+            for ratio in (0.7, 0.5, 0.7, 0.25, 0.5, 0.7):
+                ask(Policy(keep_ratio={"conv1": ratio}))
+
+    study(tmp_path, 3, Stubborn(), evaluate).run()
+    trials = study(tmp_path, 10, Stubborn(), evaluate).run()
+    assert evaluated == [0.7, 0.5, 0.25]
+    assert [trial.number for trial in trials] == list(range(6))
+    assert trials[0].metrics == trials[2].metrics == trials[5].metrics
+    assert [trial.complete for trial in trials] == [True, False, True, True, False, True]
+    assert trials[4].reason == trials[1].reason
+    assert trials[4].reward == trials[3].reward  # the worst so far
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

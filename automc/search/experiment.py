@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from automc.errors import ConfigError
 from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec
 from automc.search.log import Header
+from automc.search.pool import EvaluationPool
 from automc.search.searchers import build_searcher, check_settings
 from automc.search.study import Progress, Study
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from automc.environment.problem import Problem
 
 _FORMAT = 1  # of the log's lines
-_LIBRARIES = ("automc", "numpy", "optuna", "sb3-contrib", "stable-baselines3", "torch")
+_LIBRARIES = ("automc", "cmaes", "numpy", "optuna", "sb3-contrib", "stable-baselines3", "torch")
 _PART = re.compile(r"^([1-9]\d*)/([1-9]\d*)$")
 
 
@@ -117,13 +118,23 @@ def run_experiment(
 ) -> None:
     """Run every study of `spec` in its folder below `folder`; the same call goes on where a stopped one was.
 
-    `load` makes the problem of an environment's name; with several `workers` it must be picklable, as each study runs
-    in a process of its own kind. `seconds` is for each study. Raises as `members` and `Study.run`.
+    `load` makes the problem of an environment's name. Several `workers` are processes: studies run side by side, and
+    where there are more workers than studies, so do the evaluations that a searcher asks for at once. `load` must then
+    be picklable, as each process loads its own. `seconds` is for each study. Raises as `members` and `Study.run`.
     """
     chosen = members(spec, only)
-    run = partial(_run_member, trials=spec.trials, folder=folder, seconds=seconds, monitor=spec.monitor)
-    if workers > 1:
-        _run_in_processes(chosen, run, load, workers, report)
+    studies = min(workers, len(chosen))
+    run = partial(
+        _run_member,
+        load=load,
+        workers=workers // studies,
+        trials=spec.trials,
+        folder=folder,
+        seconds=seconds,
+        monitor=spec.monitor,
+    )
+    if studies > 1:
+        _run_in_processes(chosen, run, load, studies, report)
         return
     from automc.environment.evaluator import Evaluator
 
@@ -137,6 +148,8 @@ def run_experiment(
 def _run_member(
     member: Member,
     evaluator: Evaluator,
+    load: Callable[[str], Problem],
+    workers: int,
     trials: int,
     folder: Path,
     seconds: float,
@@ -151,6 +164,7 @@ def _run_member(
     with ExitStack() as stack:
         if monitor is not None:
             listener = stack.enter_context(Monitor(problem, monitor, place / "monitor", header, listener))
+        pool = stack.enter_context(EvaluationPool(load, member.environment, workers)) if workers > 1 else None
         Study(
             place,
             header,
@@ -159,6 +173,7 @@ def _run_member(
             trials,
             listener,
             seconds,
+            pool,
         ).run()
 
 

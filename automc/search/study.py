@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from automc.compression.policy import Policy
 from automc.environment.metrics import FAILED_REWARD, Outcome
-from automc.errors import AutomcError, BudgetSpent, RunMismatch, StorageError
+from automc.errors import AutomcError, BudgetSpent, RunMismatch, RunnerError, StorageError
 from automc.search.log import Header
+from automc.search.searchers.base import Evaluate
 from automc.search.trials import Trial, TrialLog
 
 _LOGGER = logging.getLogger(__name__)
@@ -39,11 +41,21 @@ class Progress:
 class Search(Protocol):
     """What a study needs of a searcher that knows its search space and seed."""
 
-    def run(self, evaluate: Callable[[Policy], Trial]) -> None:
+    def run(self, evaluate: Evaluate) -> None:
         """Call `evaluate` until nothing is left to try, or it raises `BudgetSpent`."""
 
     def save(self, folder: Path) -> None:
         """Write what was learned."""
+
+
+class Pool(Protocol):
+    """What a study needs to evaluate policies side by side, so many at once."""
+
+    @property
+    def workers(self) -> int: ...
+
+    def begin(self, policy: Policy) -> Callable[[], Outcome]:
+        """Begin an evaluation; what comes back waits for its outcome."""
 
 
 def _silent(progress: Progress) -> None:
@@ -56,7 +68,8 @@ class Study:
 
     `header` identifies it: a log that was begun under another is refused. `evaluate` is a pure function of the policy.
     A trial fails, and the search goes on, where it raises an `AutomcError` or returns a number that is not finite;
-    any other exception ends the run. `seconds` stops the run between two trials; no decision depends on it.
+    any other exception ends the run. `seconds` stops the run between two trials; no decision depends on it. A `pool`
+    computes what a searcher asks for at once side by side; the log is the same, in the order of asking.
     """
 
     folder: Path
@@ -66,6 +79,7 @@ class Study:
     trials: int
     report: Callable[[Progress], None] = _silent
     seconds: float = math.inf
+    pool: Pool | None = None
 
     def run(self) -> list[Trial]:
         """Search until the trials are spent, the searcher is done or the time is over; all trials so far.
@@ -82,8 +96,11 @@ class Study:
             return log.trials[: self.trials]
 
 
-class _Answers:
-    """What a searcher calls: the log answers what it knows, everything else is computed and appended."""
+class _Answers(Evaluate):
+    """What a searcher calls: the log answers what it knows, everything else is computed and appended.
+
+    A policy that the study has evaluated before is a trial like any other, but is not computed again.
+    """
 
     def __init__(self, study: Study, log: TrialLog) -> None:
         self._study = study
@@ -91,16 +108,40 @@ class _Answers:
         self._times = _Times(study.folder)
         self._deadline = time.monotonic() + study.seconds
         self._asked = 0
+        self._known: dict[str, Trial] = {}  # by the policy's fingerprint
+        self._begun: dict[str, Callable[[], Outcome]] = {}
         self._worst: float | None = None
         self._best: Trial | None = None
 
     def __call__(self, policy: Policy) -> Trial:
+        return next(self.many([policy]))
+
+    def many(self, policies: Iterable[Policy]) -> Iterator[Trial]:
+        waiting: deque[Policy] = deque()
+        ahead = 1 if self._study.pool is None else self._study.pool.workers
+        for policy in policies:
+            self._begin(policy, self._asked + len(waiting))
+            waiting.append(policy)
+            if len(waiting) == ahead:
+                yield self._answer(waiting.popleft())
+        while waiting:
+            yield self._answer(waiting.popleft())
+
+    def _begin(self, policy: Policy, number: int) -> None:
+        """Begin what is to be trial `number` in the pool, unless its answer is known or nobody will ask for it."""
+        name, pool = policy.fingerprint(), self._study.pool
+        asked = len(self._log.trials) <= number < self._study.trials and time.monotonic() <= self._deadline
+        if pool is not None and asked and name not in self._known and name not in self._begun:
+            self._begun[name] = pool.begin(policy)
+
+    def _answer(self, policy: Policy) -> Trial:
         number, study = self._asked, self._study
         if number >= study.trials:
             raise BudgetSpent(f"all {study.trials} trials are spent")
         replayed = number < len(self._log.trials)
         trial = self._recall(number, policy) if replayed else self._compute(number, policy)
         self._asked += 1
+        self._known[policy.fingerprint()] = trial
         if trial.complete:
             self._worst = trial.reward if self._worst is None else min(self._worst, trial.reward)
             if self._best is None or trial.reward > self._best.reward:
@@ -123,16 +164,23 @@ class _Answers:
     def _compute(self, number: int, policy: Policy) -> Trial:
         if time.monotonic() > self._deadline:
             raise BudgetSpent(f"the time is over after {number} of {self._study.trials} trials")
+        known = self._known.get(policy.fingerprint())
         with self._times.evaluation(number):
-            trial = self._evaluate(number, policy)
+            if known is None:
+                trial = self._evaluate(number, policy)
+            elif known.complete:
+                trial = replace(known, number=number)
+            else:
+                trial = self._failed(number, policy, known.reason)
         self._log.append(trial)
         return trial
 
     def _evaluate(self, number: int, policy: Policy) -> Trial:
         try:
-            outcome = self._study.evaluate(policy)
-        except StorageError:
-            raise  # a full disk says nothing about the policy
+            begun = self._begun.pop(policy.fingerprint(), None)
+            outcome = self._study.evaluate(policy) if begun is None else begun()
+        except (StorageError, RunnerError):
+            raise  # a full disk or a killed process says nothing about the policy
         except AutomcError as error:
             return self._failed(number, policy, f"{type(error).__name__}: {error}")
         if outcome.reason:
@@ -153,7 +201,8 @@ class _Answers:
 class _Times:
     """Seconds of every computed trial, in a file beside the log, because no clock may enter the log.
 
-    `evaluation_s` is the evaluation itself, `search_s` what searcher, environment and log took since the one before.
+    `evaluation_s` is the evaluation itself, or the wait for it where a pool began it before; `search_s` what searcher,
+    environment and log took since the one before.
     """
 
     def __init__(self, folder: Path) -> None:

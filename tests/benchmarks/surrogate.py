@@ -44,11 +44,12 @@ from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
 from automc.environment.sensitivity import single_losses
 from automc.environment.space import replaced
-from automc.environment.walk import Walk
 from automc.errors import BudgetSpent
 from automc.search.allocation import allocate
 from automc.search.log import Record, RecordLog, read_records
 from automc.search.searchers import build_searcher
+from automc.search.searchers.base import Evaluate
+from automc.search.searchers.moves import within_budget
 from automc.search.searchers.random import random_policy
 from automc.search.trials import Trial
 
@@ -144,15 +145,16 @@ def search(
     """The trials of one study on the model."""
     done: list[Trial] = []
 
-    def evaluate(policy: Policy) -> Trial:
-        if len(done) == trials:
-            raise BudgetSpent("all trials are spent")
-        outcome = surrogate.outcome(problem, policy)
-        done.append(Trial(len(done), policy, outcome.metrics, outcome.reward))
-        return done[-1]
+    class Answers(Evaluate):
+        def __call__(self, policy: Policy) -> Trial:
+            if len(done) == trials:
+                raise BudgetSpent("all trials are spent")
+            outcome = surrogate.outcome(problem, policy)
+            done.append(Trial(len(done), policy, outcome.metrics, outcome.reward))
+            return done[-1]
 
     with contextlib.suppress(BudgetSpent):
-        build_searcher(name, settings or {}, problem, seed).run(evaluate)
+        build_searcher(name, settings or {}, problem, seed).run(Answers())
     return done
 
 
@@ -284,10 +286,7 @@ def proposal(problem: Problem, number: int) -> tuple[str, Choices]:
         count = len(problem.space.decisions[position].choices)
         step = int(random.choice([-2, -1, 1, 2]))
         choices = replaced(choices, int(position), int(np.clip(choices[position] + step, 0, count - 1)))
-    walk = Walk(limited)
-    for index in choices:
-        walk.choose(walk.nearest(index))
-    return f"drawn mutated {spread:g}", walk.chosen
+    return f"drawn mutated {spread:g}", within_budget(limited, choices, random)
 
 
 if __name__ == "__main__":

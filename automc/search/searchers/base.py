@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,20 @@ from automc.compression.policy import Policy
 from automc.environment.problem import Problem
 from automc.search.trials import Trial
 
-Evaluate = Callable[[Policy], Trial]
+
+class Evaluate:
+    """What a searcher asks. Both ways end by raising `BudgetSpent`."""
+
+    def __call__(self, policy: Policy) -> Trial:
+        """The trial of a policy."""
+        raise NotImplementedError
+
+    def many(self, policies: Iterable[Policy]) -> Iterator[Trial]:
+        """The trials of policies of which none depends on the answer to another, in their order.
+
+        They may be computed side by side, so `policies`, which may have no end, is drawn from ahead of the answers.
+        """
+        return map(self, policies)
 
 
 class Settings(BaseModel):

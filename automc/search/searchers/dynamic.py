@@ -11,10 +11,11 @@ from pydantic import Field
 from automc.environment.sensitivity import single_losses
 from automc.search.allocation import Choices, allocate
 from automc.search.searchers.base import Evaluate, Searcher, Settings
-from automc.search.searchers.random import random_policy
+from automc.search.searchers.moves import mutated
 
 Floats = NDArray[np.float64]
 _ATTEMPTS = 4  # draws for one trial, each wider than the one before, until one is new
+_CHANGES = 2  # of the best so far, where the allocation proposes nothing new
 _LEAST_FACTOR = 0.05
 
 
@@ -34,10 +35,10 @@ class Dynamic(Searcher):
     """The exact allocation of least loss within the limits, again and again as more is known of the losses.
 
     What each choice loses alone is measured first (`single_losses`); that is no trial, and takes roughly a tenth of one
-    for each choice. The allocation by it is the first trial. A trial's logit error is
-    taken to be a constant and, for each decision, a factor times what its choice loses alone: a Bayesian linear
-    regression, whose draws are allocated next (Thompson sampling). Where the reward grows as costs shrink, the share of
-    the limits that is used is drawn, too, around that of the best so far.
+    for each choice. The allocation by it is the first trial. A trial's logit error is taken to be a constant and, for
+    each decision, a factor times what its choice loses alone: a Bayesian linear regression, whose draws are allocated
+    next (Thompson sampling). Where these are known already, the search goes on locally, around the best so far. Where
+    the reward grows as costs shrink, the share of the limits that is used is drawn, too, around that of the best.
     """
 
     settings_model = DynamicSettings
@@ -62,7 +63,7 @@ class Dynamic(Searcher):
                     break
                 width = 3 * width + 0.05
             else:
-                choices = problem.space.choices_of(random_policy(problem, random))
+                choices = mutated(problem, best, _CHANGES, random)
             tried.add(choices)
             trial = evaluate(problem.space.policy(choices))
             if trial.complete:

@@ -79,15 +79,15 @@ def measure_sensitivities(problem: Problem, evaluate: Evaluate, uniform_trials: 
     """
     space, limits = problem.space, problem.limits
     candidates = uniform_choices(problem)[:uniform_trials] or [problem.cheapest]
-    tried = [(choices, evaluate(space.policy(choices))) for choices in candidates]
+    tried = list(zip(candidates, evaluate.many(map(space.policy, candidates)), strict=True))
     base, trial = max(tried, key=lambda pair: (pair[1].complete, pair[1].reward))
     found = np.full(len(base), np.nan)
-    for position, index in enumerate(base):
-        lowered = replaced(base, position, index - 1)
-        if index > 0 and (not limits.hard or limits.fits(problem.cost_of(lowered))):
-            answer = evaluate(space.policy(lowered))
-            if answer.complete and trial.complete:
-                found[position] = answer.metrics["logit_error"] - trial.metrics["logit_error"]
+    steps = {position: replaced(base, position, index - 1) for position, index in enumerate(base) if index > 0}
+    if limits.hard:
+        steps = {position: step for position, step in steps.items() if limits.fits(problem.cost_of(step))}
+    for position, answer in zip(steps, evaluate.many(map(space.policy, steps.values())), strict=True):
+        if answer.complete and trial.complete:
+            found[position] = answer.metrics["logit_error"] - trial.metrics["logit_error"]
     known = found[found > 0]
     # What seems to help is noise of few images: it is taken to be as harmless as the most harmless that is known.
     least, middle = (float(known.min()), float(np.median(known))) if len(known) else (1.0, 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 
 from automc.compression.policy import Policy
@@ -19,8 +21,8 @@ class Random(Searcher):
 
     def run(self, evaluate: Evaluate) -> None:
         random = np.random.default_rng(self.seed)
-        while True:
-            evaluate(random_policy(self.problem, random))
+        for _ in evaluate.many(random_policy(self.problem, random) for _ in count()):
+            pass  # nothing is learned
 
 
 def random_policy(problem: Problem, random: np.random.Generator) -> Policy:

@@ -16,8 +16,8 @@ class Uniform(Searcher):
     """Evaluates every uniform policy that keeps the budget, the least compressed first, and is done."""
 
     def run(self, evaluate: Evaluate) -> None:
-        for choices in uniform_choices(self.problem):
-            evaluate(self.problem.space.policy(choices))
+        for _ in evaluate.many(map(self.problem.space.policy, uniform_choices(self.problem))):
+            pass
 
 
 def uniform_choices(problem: Problem) -> list[tuple[int, ...]]:

@@ -1,0 +1,52 @@
+"""Simulated annealing: a walk from policy to policy that accepts losses, large ones at first and small ones later."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from automc.search.searchers.base import Evaluate, Searcher, Settings
+from automc.search.searchers.moves import mutated
+from automc.search.searchers.random import random_policy
+
+
+class AnnealingSettings(Settings):
+    """`startup_trials`: random policies, the best of which is the start, and whose standard deviation of rewards is the
+    first temperature. `cooling`: by what share the temperature shrinks within each `cycle` of trials. `changes`:
+    decisions that a step draws anew, before the budget is kept.
+    """
+
+    startup_trials: Annotated[int, Field(ge=2)] = 10
+    cooling: Annotated[float, Field(gt=0, le=1)] = 0.005
+    cycle: Annotated[int, Field(ge=2)] = 200
+    changes: Annotated[int, Field(ge=1)] = 2
+
+
+class Annealing(Searcher):
+    """Simulated annealing (Kirkpatrick et al. 1983) with a geometric schedule that begins anew at the best so far.
+
+    How many trials there will be is not known, so one cycle follows another.
+    """
+
+    settings_model = AnnealingSettings
+
+    def run(self, evaluate: Evaluate) -> None:
+        problem, settings = self.problem, self.settings
+        random = np.random.default_rng(self.seed)
+        startup = [random_policy(problem, random) for _ in range(settings.startup_trials)]
+        trials = list(evaluate.many(startup))
+        hot = max(float(np.std([trial.reward for trial in trials])), 1e-6)
+        first = max(trials, key=lambda trial: (trial.complete, trial.reward))
+        best = problem.space.choices_of(first.policy), first.reward
+        while True:
+            here = best
+            for step in range(settings.cycle):
+                temperature = hot * settings.cooling ** (step / settings.cycle)
+                there = mutated(problem, here[0], settings.changes, random)
+                reward = evaluate(problem.space.policy(there)).reward
+                if np.log(random.uniform(1e-300, 1)) < (reward - here[1]) / temperature:
+                    here = there, reward
+                if reward > best[1]:
+                    best = there, reward
