@@ -1,5 +1,7 @@
 """Costs of policies: kernels from shapes, sums over a table, and interpolation that says so."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,12 @@ EXPECTED = (
 def plane(inputs: int, outputs: int, **settings: int) -> Kernel:
     """A 3x3 convolution on 8x8 pixels."""
     return Kernel("convolve", 8, 8, inputs, outputs, 3, 3, 1, 1, 8, 8)._replace(**settings)
+
+
+def told(lookup: Lookup, kernel: Kernel) -> tuple[float, bool]:
+    """What a table says, and whether it is interpolated."""
+    found = lookup(kernel)
+    return found.latency_ms, found.interpolated
 
 
 def test_kernels_follow_from_shapes_after_pruning() -> None:
@@ -67,16 +75,16 @@ def test_layers_without_a_row_are_named() -> None:
 
 def test_between_rows_the_estimate_is_linear_in_tiles() -> None:
     lookup = Lookup(table_for({plane(4, 8): 1.0, plane(16, 8): 4.0, plane(4, 32): 2.0, plane(16, 32): 8.0}))
-    assert lookup(plane(4, 8)) == (1.0, False)
-    assert lookup(plane(8, 8)) == (2.0, True)
-    assert lookup(plane(7, 8)) == lookup(plane(8, 8))  # a row of three pixels is six steps of four values for both
+    assert told(lookup, plane(4, 8)) == (1.0, False)
+    assert told(lookup, plane(8, 8)) == (2.0, True)
+    assert told(lookup, plane(7, 8)) == told(lookup, plane(8, 8))  # a row of three pixels is six steps
     assert lookup(plane(4, 16)).latency_ms == pytest.approx(1 + 1 / 3)
     assert lookup(plane(8, 16)).latency_ms == pytest.approx((2 * 2 + 4) / 3)
 
 
 def test_a_channel_count_within_a_tile_costs_the_tile() -> None:
     lookup = Lookup(table_for({plane(16, 16): 3.0}))
-    assert lookup(plane(15, 9)) == (3.0, True)
+    assert told(lookup, plane(15, 9)) == (3.0, True)
 
 
 def test_beyond_the_rows_the_estimate_is_in_proportion_to_the_work() -> None:
@@ -93,9 +101,9 @@ def test_a_hole_in_the_grid_falls_back_to_the_nearest_row() -> None:
 def test_unmeasured_bits_cost_what_the_nearest_measured_sum_of_bits_costs() -> None:
     rows = {plane(8, 8, weight_bits=w, activation_bits=a): t for (w, a), t in {(8, 8): 3.0, (4, 8): 1.0}.items()}
     lookup = Lookup(table_for(rows))
-    assert lookup(plane(8, 8, weight_bits=8, activation_bits=4)) == (1.0, True)
-    assert lookup(plane(8, 8, weight_bits=7, activation_bits=8)) == (3.0, True)
-    assert lookup(plane(8, 8, weight_bits=6, activation_bits=8)) == (3.0, True)  # as near to both: the dearer
+    assert told(lookup, plane(8, 8, weight_bits=8, activation_bits=4)) == (1.0, True)
+    assert told(lookup, plane(8, 8, weight_bits=7, activation_bits=8)) == (3.0, True)
+    assert told(lookup, plane(8, 8, weight_bits=6, activation_bits=8)) == (3.0, True)  # as near to both: the dearer
 
 
 def test_bits_with_few_rows_borrow_the_surface_of_bits_with_many() -> None:
@@ -103,7 +111,7 @@ def test_bits_with_few_rows_borrow_the_surface_of_bits_with_many() -> None:
     few = {plane(4, 8, weight_bits=4): 11.0, plane(16, 32, weight_bits=4): 171.0}
     lookup = Lookup(table_for({**grid, **few}))
     near_the_end = 171.0 * (1 + 16 * 16) / (1 + 16 * 32)
-    assert lookup(plane(16, 16, weight_bits=4)) == (pytest.approx(near_the_end), True)
+    assert told(lookup, plane(16, 16, weight_bits=4)) == (pytest.approx(near_the_end), True)
     assert lookup(plane(4, 16, weight_bits=4)).latency_ms == pytest.approx(11.0 * (1 + 4 * 16) / (1 + 4 * 8))
 
 
@@ -111,15 +119,50 @@ def test_a_residual_adds_what_it_adds_to_other_kernels() -> None:
     grid = {plane(i, o): 1.0 * i * o for i in (4, 16) for o in (8, 16)}
     added = {plane(4, o, residual=1): 4.0 * o + 0.5 * o for o in (8, 16)}
     lookup = Lookup(table_for({**grid, **{kernel._replace(residual=True): t for kernel, t in added.items()}}))
-    assert lookup(plane(16, 16)._replace(residual=True)) == (pytest.approx(256 + 8), True)
-    assert lookup(plane(16, 8)._replace(residual=True)) == (pytest.approx(128 + 4), True)
+    assert told(lookup, plane(16, 16)._replace(residual=True)) == (pytest.approx(256 + 8), True)
+    assert told(lookup, plane(16, 8)._replace(residual=True)) == (pytest.approx(128 + 4), True)
 
 
 def test_another_geometry_is_scaled_by_its_work() -> None:
     lookup = Lookup(table_for({plane(8, 8): 1.0, plane(8, 8, kernel_height=1, kernel_width=1): 0.2}))
-    assert lookup(plane(8, 8, height=16)) == (2.0, True)
-    assert lookup(plane(8, 8, residual=True)) == (1.0, True)
+    assert told(lookup, plane(8, 8, height=16)) == (2.0, True)
+    assert told(lookup, plane(8, 8, residual=True)) == (1.0, True)
     assert lookup(plane(16, 8, height=4, width=4, kernel_height=1, kernel_width=1)).latency_ms == pytest.approx(0.1)
+
+
+def test_uncertainty_grows_with_the_distance_to_the_nearest_row() -> None:
+    lookup = Lookup(table_for({plane(i, o): 1.0 * i * o for i in (4, 16, 64) for o in (8, 64)}))
+
+    def uncertain(kernel: Kernel) -> float:
+        found = lookup(kernel)
+        return found.uncertainty_ms / found.latency_ms
+
+    row = uncertain(plane(16, 64))
+    near, middle, beyond = (uncertain(plane(16, outputs)) for outputs in (56, 24, 512))
+    assert 0 < row < near < middle < beyond
+    assert uncertain(plane(16, 57)) == uncertain(plane(16, 61))  # as many vectors
+    assert near < uncertain(plane(16, 56, weight_bits=4))
+    assert near < uncertain(plane(16, 56, height=16))
+    assert near < uncertain(plane(16, 56, encoding="sparse"))
+    assert uncertain(plane(16, 56, height=16)) < uncertain(plane(16, 56, height=32))
+
+
+def test_the_uncertainty_of_a_row_is_that_of_its_timings_or_its_bracket() -> None:
+    table = table_for({plane(4, 8): 1.0})
+    (row,) = table.rows
+    timed = Lookup(table)(row.kernel).uncertainty_ms
+    longer = Lookup(replace(table, rows=(replace(row, count=4 * row.count),)))(row.kernel).uncertainty_ms
+    assert timed == pytest.approx(2 * longer)
+    simulated = replace(row, source="simulated", spread_ms=0.4, count=1)
+    assert Lookup(replace(table, rows=(simulated,)))(row.kernel).uncertainty_ms == pytest.approx(0.2)
+
+
+def test_a_policys_uncertainty_is_the_sum_of_its_layers() -> None:
+    model = CostModel(residual_network(), table_for(dict.fromkeys(EXPECTED, 0.001)))
+    prices = model.layer_prices(Policy(keep_ratio={"a": 0.5}))
+    total = sum(price.uncertainty_ms for price in prices.values())
+    assert model.cost(Policy(keep_ratio={"a": 0.5})).uncertainty_ms == pytest.approx(total)
+    assert model.cost(POLICY).uncertainty_ms < total
 
 
 def test_an_operation_without_any_row_is_refused_before_time_is_spent() -> None:
@@ -130,13 +173,13 @@ def test_an_operation_without_any_row_is_refused_before_time_is_spent() -> None:
 
 def test_weights_stored_otherwise_take_what_dense_ones_take_without_skipped_blocks() -> None:
     lookup = Lookup(table_for({plane(4, 8): 1.0, plane(16, 8): 4.0}))
-    assert lookup(plane(16, 8, encoding="codebook")) == (4.0, True)
-    assert lookup(plane(16, 8, encoding="sparse")) == (4.0, True)
-    assert lookup(plane(16, 8, encoding="blocks", density_percent=25)) == (1.0, True)
+    assert told(lookup, plane(16, 8, encoding="codebook")) == (4.0, True)
+    assert told(lookup, plane(16, 8, encoding="sparse")) == (4.0, True)
+    assert told(lookup, plane(16, 8, encoding="blocks", density_percent=25)) == (1.0, True)
     known = plane(16, 8, encoding="blocks", density_percent=25)
     lookup = Lookup(table_for({plane(4, 8): 1.0, plane(16, 8): 4.0, known: 1.5}))
-    assert lookup(known) == (1.5, False)
-    assert lookup(plane(16, 8)) == (4.0, False)
+    assert told(lookup, known) == (1.5, False)
+    assert told(lookup, plane(16, 8)) == (4.0, False)
 
 
 def test_every_method_has_its_kernels() -> None:

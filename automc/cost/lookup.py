@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from automc.cost.kernels import Kernel, partial_sum_growth
-from automc.cost.table import LatencyTable
+from automc.cost.table import LatencyTable, Row
 from automc.errors import TableError
 
 Tiles = tuple[int, int]  # (steps of input channels, vectors of output channels)
@@ -26,10 +26,22 @@ class Surface(dict[Tiles, float]):
         return sorted({at[0] for at in self}), sorted({at[1] for at in self})
 
 
+# What the nearest row leaves uncertain of an estimate, as a share: nine tenths of the rows of tables of this project's
+# development machine, each left out in turn, were nearer to the estimate by the others.
+_UNCERTAIN = 0.02
+_UNCERTAIN_AN_OCTAVE = 0.08
+_ANOTHER_BIT = 0.5  # octaves: for each bit by which partial sums grow otherwise
+_ANOTHER_KIND = 1.0  # octaves: another geometry, or another encoding of weights
+_MEDIAN_INTERVAL = 1.57  # quartile distances over the root of the count (McGill, Tukey and Larsen 1978)
+
+
 class Latency(NamedTuple):
-    """`interpolated` where no row says it exactly."""
+    """`interpolated` where no row says it exactly; `uncertainty_ms` is half of an interval of about 95 % (of a row) or
+    90 % (of an estimate), and grows with the distance to the nearest row.
+    """
 
     latency_ms: float
+    uncertainty_ms: float
     interpolated: bool
 
 
@@ -47,11 +59,13 @@ class Lookup:
 
     Weights that are stored otherwise than as they are, and of which the table has no row, take what the dense kernel
     takes, in proportion to the blocks that are not skipped.
+
+    The distance to the nearest row is in octaves: doublings of tile counts, of pixels and of the window's sides.
     """
 
     def __init__(self, table: LatencyTable) -> None:
         self._header = table.header
-        self._memory: dict[Kernel, Latency] = {row.kernel: Latency(row.latency_ms, False) for row in table.rows}
+        self._memory = {row.kernel: Latency(row.latency_ms, _uncertainty_ms(row), False) for row in table.rows}
         self._geometries: dict[Kernel, _Geometry] = defaultdict(_Geometry)
         for row in sorted(table.rows, key=lambda row: row.kernel):
             self._geometries[row.kernel.geometry].add(row.kernel, self._tiles(row.kernel), row.latency_ms)
@@ -59,17 +73,24 @@ class Lookup:
     def __call__(self, kernel: Kernel) -> Latency:
         """Raises `TableError` if the table has no row of this operation at all."""
         if (known := self._memory.get(kernel)) is None:
-            known = self._memory[kernel] = Latency(self._estimate(kernel), True)
+            latency, octaves = self._estimate(kernel)
+            share = _UNCERTAIN + _UNCERTAIN_AN_OCTAVE * octaves
+            known = self._memory[kernel] = Latency(latency, share * latency, True)
         return known
 
-    def _estimate(self, kernel: Kernel) -> float:
-        dense = kernel.dense
-        if kernel != dense and kernel.geometry not in self._geometries:
-            return self(dense).latency_ms * kernel.density_percent / 100
+    def _estimate(self, kernel: Kernel) -> tuple[float, float]:
+        """The latency, and the octaves to the nearest row."""
+        if kernel != kernel.dense and kernel.geometry not in self._geometries:
+            latency, octaves = self._estimate(kernel.dense)
+            return latency * kernel.density_percent / 100, octaves + _ANOTHER_KIND
         geometry = self._nearest_geometry(kernel)
+        latency, octaves = self._geometries[geometry].estimate(kernel, self._tiles(kernel))
+        if geometry == kernel.geometry:
+            return latency, octaves
         pixels = kernel.height * kernel.width * kernel.kernel_height * kernel.kernel_width
         measured_pixels = geometry.height * geometry.width * geometry.kernel_height * geometry.kernel_width
-        return self._geometries[geometry].estimate(kernel, self._tiles(kernel)) * pixels / measured_pixels
+        apart = sum(_geometry_distance(kernel, geometry)) / math.log(2)
+        return latency * pixels / measured_pixels, octaves + _ANOTHER_KIND + apart
 
     def _nearest_geometry(self, kernel: Kernel) -> Kernel:
         wanted = kernel.geometry
@@ -106,12 +127,14 @@ class _Geometry:
         family = self._residual if kernel.residual else self._plain
         family.setdefault((kernel.weight_bits, kernel.activation_bits), Surface())[tiles] = latency_ms
 
-    def estimate(self, kernel: Kernel, tiles: Tiles) -> float:
+    def estimate(self, kernel: Kernel, tiles: Tiles) -> tuple[float, float]:
+        """The latency, and the octaves to the nearest row of the surface that it comes from."""
         bits = kernel.weight_bits, kernel.activation_bits
         if not self._plain or (kernel.residual and _inside(self._residual.get(bits, Surface()), tiles)):
-            return _of_family(self._residual, bits, tiles)
+            return _of_family(self._residual, bits, tiles), _octaves(self._residual, bits, tiles)
         plain = _of_family(self._plain, bits, tiles)
-        return plain + (self._added_by_residual(bits, tiles) if kernel.residual else 0.0)
+        added = self._added_by_residual(bits, tiles) if kernel.residual else 0.0
+        return plain + added, _octaves(self._plain, bits, tiles)
 
     def _added_by_residual(self, bits: Bits, tiles: Tiles) -> float:
         """It depends on the outputs alone."""
@@ -199,7 +222,25 @@ def _clamped(counts: list[int], wanted: int) -> int:
 
 
 def _nearest_tiles(measured: list[Tiles], wanted: Tiles) -> Tiles:
-    return min(measured, key=lambda at: sum(abs(math.log(a / b)) for a, b in zip(at, wanted, strict=True)))
+    return min(measured, key=lambda at: _apart(at, wanted))
+
+
+def _apart(one: Tiles, other: Tiles) -> float:
+    """Octaves between two tile counts."""
+    return sum(abs(math.log2(a / b)) for a, b in zip(one, other, strict=True))
+
+
+def _octaves(family: Mapping[Bits, Surface], bits: Bits, tiles: Tiles) -> float:
+    nearest = _nearest_bits(bits, family)
+    grown = abs(partial_sum_growth(*bits) - partial_sum_growth(*nearest))
+    return _ANOTHER_BIT * grown + min(_apart(at, tiles) for at in family[nearest])
+
+
+def _uncertainty_ms(row: Row) -> float:
+    """Of a timed row that of its median, of a simulated one half of its bracket."""
+    if row.source == "simulated":
+        return row.spread_ms / 2
+    return _MEDIAN_INTERVAL * row.spread_ms / math.sqrt(row.count)
 
 
 def _geometry_distance(wanted: Kernel, known: Kernel) -> tuple[float, float]:

@@ -28,7 +28,8 @@ _GAP_BITS = 2  # how many more bits than the mean gap needs are kept for the gap
 class Cost:
     """What one inference takes. `interpolated` names the layers whose latency no row of the table says exactly.
 
-    `energy_mj` is None where the table states no energy model.
+    `uncertainty_ms` is by how much the latency may be off if all the table's errors add up. `energy_mj` is None where
+    the table states no energy model.
     """
 
     latency_ms: float
@@ -37,6 +38,7 @@ class Cost:
     macs: int
     interpolated: tuple[str, ...]
     source: Source
+    uncertainty_ms: float = 0.0
 
 
 class Price(NamedTuple):
@@ -49,6 +51,7 @@ class Price(NamedTuple):
     energy_mj: float
     size_bytes: int
     macs: int
+    uncertainty_ms: float = 0.0
     interpolated: bool = False
 
 
@@ -86,17 +89,18 @@ class CostModel:
 
     def total(self, prices: Sequence[Price]) -> Cost:
         """The cost of a policy from the price of each part, in their order."""
-        latency, energy, size, macs, _ = self.call
+        latency, energy, size, macs, uncertainty, _ = self.call
         interpolated: list[str] = []
         for part, price in zip(self.parts, prices, strict=True):
             latency += price[0]
             energy += price[1]
             size += price[2]
             macs += price[3]
-            if price[4] and part.layer not in interpolated[-1:]:
+            uncertainty += price[4]
+            if price[5] and part.layer not in interpolated[-1:]:
                 interpolated.append(part.layer)
         energy_mj = None if self.table.energy is None else energy
-        return Cost(latency, energy_mj, size, macs, tuple(interpolated), self._source)
+        return Cost(latency, energy_mj, size, macs, tuple(interpolated), self._source, uncertainty)
 
     def layer_prices(self, policy: Policy) -> dict[str, Price]:
         """What each layer costs, without the overhead of one call."""
@@ -122,19 +126,19 @@ class CostModel:
             _, kernel, times, choice = steps[0]
             return self._price(kernel, times, choice)
         prices = [self._price(kernel, times, choice) for _, kernel, times, choice in steps]
-        latencies, energies, sizes, macs, interpolated = zip(*prices, strict=True)
-        return Price(sum(latencies), sum(energies), sum(sizes), sum(macs), any(interpolated))
+        latencies, energies, sizes, macs, uncertainties, interpolated = zip(*prices, strict=True)
+        return Price(sum(latencies), sum(energies), sum(sizes), sum(macs), sum(uncertainties), any(interpolated))
 
     def _price(self, kernel: Kernel, times: int, choice: Choice | None) -> Price:
         if (known := self._prices.get((kernel, times, choice))) is not None:
             return known
-        latency, interpolated = self._lookup(kernel)
-        latency *= times
+        found = self._lookup(kernel)
+        latency = found.latency_ms * times
         stored = _weight_bytes(kernel, times, choice)
         energy = self._static_mj(latency)
         if self.table.energy is not None:
             energy += kernel_energy(kernel, times, stored, self.table.energy).total_mj
-        price = Price(latency, energy, stored, kernel.macs * times, interpolated)
+        price = Price(latency, energy, stored, kernel.macs * times, found.uncertainty_ms * times, found.interpolated)
         self._prices[kernel, times, choice] = price
         return price
 

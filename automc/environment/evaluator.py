@@ -11,6 +11,7 @@ from automc.compiler.memory import plan_memory
 from automc.compression.executor import Executor
 from automc.compression.policy import Policy
 from automc.compression.program import Program
+from automc.cost.model import Cost
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
 from automc.environment.quality import Answers
@@ -82,7 +83,7 @@ class Evaluator:
             peak_memory_bytes=plan_memory(program, self.problem.target),
             macs=cost.macs,
             column=metric.reading.column,
-            notes=(f"latency interpolated: {', '.join(cost.interpolated)}",) if cost.interpolated else (),
+            notes=(_interpolated(cost),) if cost.interpolated else (),
         )
 
     def outcome(self, policy: Policy) -> Outcome:
@@ -109,6 +110,11 @@ class Evaluator:
             answers = self.dense_answers(getattr(self.problem.splits, split))
             self._references[split] = _Reference(answers, self.problem.metric.measure(answers).value)
         return self._references[split]
+
+
+def _interpolated(cost: Cost) -> str:
+    share = cost.uncertainty_ms / cost.latency_ms
+    return f"latency interpolated: {', '.join(cost.interpolated)}; it may be off by {share:.1%}"
 
 
 def _rounded(asked: Policy, normalised: Policy) -> tuple[str, ...]:
