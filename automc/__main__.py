@@ -280,6 +280,9 @@ def bench(
     artifact: Annotated[Path, typer.Argument(help="A folder that `automc compile` or `automc run` wrote.")],
     device: Annotated[str, typer.Option(help="The name of the device's table.")] = "device",
     cpu: Annotated[str, typer.Option(help="The device's processor, for the table.")] = "unknown",
+    load: Annotated[
+        float, typer.Option(min=0, help="Compute for so many seconds at the end, for a power meter to see.")
+    ] = 0.0,
     out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
 ) -> None:
     """Write a program that checks a library on a device and prints a latency table of its kernels.
@@ -293,7 +296,29 @@ def bench(
     """
     from automc.commands.artifacts import bench_command
 
-    bench_command(artifact, device, cpu, out)
+    bench_command(artifact, device, cpu, load, out)
+
+
+@app.command()
+def energy(
+    artifact: Annotated[Path, typer.Argument(help="A folder that `automc compile` or `automc run` wrote.")],
+    table: Annotated[str | None, typer.Option(help="A latency table whose energy model is compared.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long it runs, or ran on the device.")] = 10.0,
+    trace: Annotated[Path | None, typer.Option(help="A power meter's CSV file: time_s,watts.")] = None,
+    inferences: Annotated[int | None, typer.Option(min=1, help="With --trace: how often the device computed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the table with its model put in proportion.")] = None,
+) -> None:
+    """What one inference takes in millijoule: by this machine's counters (RAPL), or by a power meter's trace.
+
+    The trace shows a run of `automc bench --load`; the clocks need not agree.
+
+    Examples:
+      automc energy mine --table epyc_zen5_avx2
+      automc energy mine-neon --trace meter.csv --seconds 20.1 --inferences 51234 --table pi4 --out pi4.csv
+    """
+    from automc.commands.energy import energy_command
+
+    energy_command(artifact, table, seconds, trace, inferences, out)
 
 
 @app.command()

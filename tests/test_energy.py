@@ -1,10 +1,12 @@
 """The energy model, term by term, on numbers that can be worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from automc.choices import Uniform
 from automc.compression.policy import Policy
-from automc.cost.energy import EnergyCoefficients, kernel_energy, static_energy
+from automc.cost.energy import Energy, EnergyCoefficients, kernel_energy, static_energy
 from automc.cost.kernels import Kernel
 from automc.cost.model import CostModel
 from automc.errors import TableError
@@ -21,7 +23,17 @@ def test_every_term_of_a_convolution() -> None:
     assert energy.add_mj == pytest.approx(macs + written)
     assert energy.near_memory_mj == pytest.approx(macs / 2 + read + 2 * written)
     assert energy.far_memory_mj == pytest.approx(read + 2 * written + 90)
-    assert energy.static_mj == 0
+    assert energy.static_mj == energy.instruction_mj == 0
+
+
+def test_instructions_count_for_every_product_or_element() -> None:
+    coefficients = replace(ONE, instruction_pj=1e9, instructions_per_mac=0.25)
+    assert kernel_energy(CONV, 1, 90, coefficients).instruction_mj == pytest.approx(CONV.macs / 4)
+    assert kernel_energy(Kernel("sum", 2, 2, 3, 3), 1, 0, coefficients).instruction_mj == pytest.approx(3)
+
+
+def test_the_breakdown_prints_as_shares() -> None:
+    assert str(Energy(multiply_mj=1.0, near_memory_mj=3.0)) == "4 mJ (multiply 25%, near memory 75%)"
 
 
 def test_a_sum_multiplies_nothing_and_adds_its_elements() -> None:

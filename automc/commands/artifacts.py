@@ -112,14 +112,14 @@ def compile_command(
     say(f"written to {folder}; try it with: automc verify {folder}")
 
 
-def bench_command(artifact: Path, device: str, cpu: str, out: Path | None) -> None:
+def bench_command(artifact: Path, device: str, cpu: str, load: float, out: Path | None) -> None:
     """Write the program that a device runs."""
     from automc.compiler.artifact import open_artifact
     from automc.cost.bench import build_bench
 
     opened = open_artifact(artifact)
     path = out or artifact / f"bench-{device}"
-    build_bench(opened, device, cpu, path)
+    build_bench(opened, device, cpu, path, load)
     say(f"written to {path}; on the device: ./{path.name} > {device}.csv")
 
 

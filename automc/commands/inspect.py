@@ -236,6 +236,17 @@ def doctor_command(name: str, overrides: tuple[str, ...], weights: Path | None) 
         say(line)
 
 
+def _energy(problem: Problem) -> list[str]:
+    """What causes the dense network's energy, according to the device's model."""
+    from automc.compression.policy import Policy
+    from automc.cost.model import CostModel
+
+    pricing = problem.pricing
+    if not isinstance(pricing, CostModel) or pricing.table.energy is None:
+        return ["Energy: nothing is known of this device's"]
+    return [f"Energy by a model, dense at 8 bits: {pricing.energy(Policy())}; {pricing.table.energy.source}"]
+
+
 def _outlook(problem: Problem) -> list[str]:
     """What may be chosen, what it costs, and how long it will take, by judging a few policies."""
     import numpy as np
@@ -258,8 +269,8 @@ def _outlook(problem: Problem) -> list[str]:
     fewest = random_program(problem.network, problem.space.policy(problem.space.smallest()), seed=0)
     return [
         f"Search space: {len(problem.space.decisions)} decisions, 10^{problem.space.size:.0f} policies",
-        f"Dense at 8 bits: {dense.latency_ms:.4g} ms, {dense.size_bytes} bytes of weights, {dense.macs} MACs"
-        + ("" if dense.energy_mj is None else f", {dense.energy_mj:.4g} mJ"),
+        f"Dense at 8 bits: {dense.latency_ms:.4g} ms, {dense.size_bytes} bytes of weights, {dense.macs} MACs",
+        *_energy(problem),
         "Limits: " + ", ".join(f"{metric} {limit:.4g}" for metric, limit in limits.items()),
         "Reachable, each alone:",
         *(f"  {problem.lowest_line(metric)}" for metric in known),

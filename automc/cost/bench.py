@@ -77,19 +77,20 @@ static void say_to(int file, const char *text) {
 }
 static void say(const char *text) { say_to(1, text); }
 
-/* The thread's own time in nanoseconds, since the start of the second that the last call fell into. */
-static uint64_t nanoseconds(void) {
+/* In nanoseconds: the thread's own time, or the time that a clock on the wall shows. */
+enum { OF_THREAD = 3, OF_WALL = 1 };
+static uint64_t nanoseconds(long clock) {
 #if defined(__riscv) && __riscv_xlen == 32
   struct { int64_t s, ns; } now;
 #else
   struct { long s, ns; } now;
 #endif
-  system_call(CLOCK, 3, (long)&now, 0);
+  system_call(CLOCK, clock, (long)&now, 0);
   return (uint64_t)now.s * 1000000000u + (uint64_t)now.ns;
 }
 
 /* Without division, which some processors lack for 64 bits. */
-static void digits(uint64_t value, int point) {
+static void digits_to(int file, uint64_t value, int point) {
   static const uint64_t powers[] = {
     1000000000000000000u, 100000000000000000u, 10000000000000000u, 1000000000000000u, 100000000000000u,
     10000000000000u, 1000000000000u, 100000000000u, 10000000000u, 1000000000u, 100000000u, 10000000u, 1000000u,
@@ -103,8 +104,9 @@ static void digits(uint64_t value, int point) {
     if (length || digit != '0' || i >= 18 - point) text[length++] = digit;
   }
   text[length] = 0;
-  say(text);
+  say_to(file, text);
 }
+static void digits(uint64_t value, int point) { digits_to(1, value, point); }
 
 static void run(int program, int operation, uint32_t loops) {
   for (uint32_t i = 0; i < loops; i++) {
@@ -124,14 +126,14 @@ static void measure(int program, int operation, uint64_t *median, uint64_t *spre
   uint64_t samples[SAMPLES];
   int shift = 0;
   for (; shift < 24; shift++) {
-    const uint64_t start = nanoseconds();
+    const uint64_t start = nanoseconds(OF_THREAD);
     run(program, operation, 1u << shift);
-    if (nanoseconds() - start >= $sample_ns) break;
+    if (nanoseconds(OF_THREAD) - start >= $sample_ns) break;
   }
   for (int i = 0; i < SAMPLES; i++) {
-    const uint64_t start = nanoseconds();
+    const uint64_t start = nanoseconds(OF_THREAD);
     run(program, operation, 1u << shift);
-    const uint64_t taken = ((nanoseconds() - start) * 1000u) >> shift;
+    const uint64_t taken = ((nanoseconds(OF_THREAD) - start) * 1000u) >> shift;
     sort_in(samples, i, taken);
   }
   *median = samples[SAMPLES / 2];
@@ -183,6 +185,21 @@ int main(void) {
     for (const int end = operation + operations[p]; operation < end; operation++) sum += medians[kernel_of[operation]];
     sort_in(excess, p, whole > sum ? whole - sum : 0);
   }
+  if ($load_ns > 0) {
+    uint64_t runs = 0, taken;
+    prepare(0);
+    const uint64_t start = nanoseconds(OF_WALL);
+    do {
+      run(0, -1, 1);
+      runs++;
+      taken = nanoseconds(OF_WALL) - start;
+    } while (taken < $load_ns);
+    say_to(2, "load: ");
+    digits_to(2, runs, 0);
+    say_to(2, " inferences in ");
+    digits_to(2, taken, 9);
+    say_to(2, " seconds\\n");
+  }
   say("$head");
   say("# overhead_ms: ");
   digits(excess[PROGRAMS / 2], 9);
@@ -211,11 +228,13 @@ class _Timed:
     kernels: Mapping[int, Kernel]
 
 
-def build_bench(artifact: Artifact, device: str, cpu: str, path: Path) -> None:
+def build_bench(artifact: Artifact, device: str, cpu: str, path: Path, load_seconds: float = 0.0) -> None:
     """Write the program for `artifact` to `path`: run it on the device, and keep what it prints as `device`.csv.
 
     `cpu` names the device's processor in the table. The program answers 1 and says why where the library cannot run, or
-    where one of the results of a few embedded images is not that of the Program. Raises `CompileError`.
+    where one of the results of a few embedded images is not that of the Program. After all timing it computes one image
+    again and again for `load_seconds`, for a power meter to see, and says on standard error how often. Raises
+    `CompileError`.
     """
     program, target = artifact.program(), find_target(artifact.target)
     _require_bare(target)
@@ -223,7 +242,7 @@ def build_bench(artifact: Artifact, device: str, cpu: str, path: Path) -> None:
     notes = f"printed by the bench program of {program.name}, after its results were found to be exact"
     table = empty_table(device, cpu, target.name, known["compiler"], known["flags"], notes)
     timed = {known["prefix"]: _Timed(program, known["arena_bytes"], kernels_of_program(program))}
-    _write(_source(timed, table, whole=True), artifact.folder / STATIC, tool_chain("zig", target), path)
+    _write(_source(timed, table, True, load_seconds), artifact.folder / STATIC, tool_chain("zig", target), path)
 
 
 def build_batch_bench(
@@ -264,7 +283,7 @@ def _write(source: str, library: Path, tools: ToolChain, path: Path) -> None:
     path.chmod(0o755)
 
 
-def _source(timed: Mapping[str, _Timed], table: LatencyTable, whole: bool) -> str:
+def _source(timed: Mapping[str, _Timed], table: LatencyTable, whole: bool, load_seconds: float = 0.0) -> str:
     random = np.random.default_rng(0)
     declarations, entries, data = [], [], []
     for prefix, each in timed.items():
@@ -305,6 +324,7 @@ def _source(timed: Mapping[str, _Timed], table: LatencyTable, whole: bool) -> st
         first=", ".join(f"{{{number}, {position}}}" for number, position in callers.values()),
         kernel_of=", ".join(map(str, called)),
         sample_ns=_SAMPLE_NS,
+        load_ns=f"UINT64_C({round(load_seconds * 1e9)})",
         reasons=", ".join(_quoted(reason) for reason in STATUS.values()),
         head="".join(_quoted(line)[1:-1] + "\\n" for line in head if not line.startswith("# overhead_ms")),
         columns=columns,

@@ -1,12 +1,15 @@
-"""Energy of one inference from a stated model: operations and bytes moved times published energies, plus static power.
+"""Energy of one inference from a stated model: operations, bytes moved and instructions times published energies, plus
+static power.
 
-It is a model, not a measurement: its use is to rank policies, and its coefficients stand in the table's header.
+It is a model, not a measurement: its use is to rank policies, and its coefficients stand in the table's header. What a
+meter said of one network puts it in proportion, see `EnergyCoefficients.calibrated`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Self
 
 from automc.cost.kernels import Kernel, Step
 from automc.errors import TableError
@@ -25,9 +28,11 @@ class EnergyCoefficients:
     far_byte_pj: float  # second-level cache or on-chip memory, per byte
     static_mw: float
     source: str
+    instruction_pj: float = 0.0  # to fetch, decode and issue one instruction, whatever it computes
+    instructions_per_mac: float = 0.0
 
     @classmethod
-    def from_header(cls, entries: Mapping[str, str], where: str) -> EnergyCoefficients | None:
+    def from_header(cls, entries: Mapping[str, str], where: str) -> Self | None:
         """The coefficients of a table's header, None if it has none. Raises `TableError` for a part of them."""
         if not entries:
             return None
@@ -35,10 +40,11 @@ class EnergyCoefficients:
         for name in entries:
             if name not in known:
                 raise TableError(f"{where}: unknown coefficient 'energy.{name}'{closest(name, known)}")
-        if missing := [name for name in known if name not in entries]:
+        needed = [entry.name for entry in fields(cls) if entry.default is MISSING]
+        if missing := [name for name in needed if name not in entries]:
             raise TableError(f"{where}: the header lacks {', '.join(f'energy.{name}' for name in missing)}")
         numbers = {}
-        for name in known:
+        for name in entries:
             if name == "source":
                 continue
             try:
@@ -53,6 +59,22 @@ class EnergyCoefficients:
         """The entries that `from_header` reads."""
         return {entry.name: str(getattr(self, entry.name)) for entry in fields(self)}
 
+    def calibrated(self, modelled: Energy, latency_ms: float, measured_mj: float, by: str) -> Self:
+        """The coefficients by which a network that takes `modelled` in `latency_ms` takes what was measured, `by` whom.
+
+        What the model lacks becomes static power; where it says too much, its dynamic energies shrink in proportion.
+        """
+        source = f"{self.source}; put in proportion to {measured_mj:.4g} mJ for one network, {by}"
+        dynamic = modelled.total_mj - modelled.static_mj
+        if measured_mj >= dynamic:
+            return replace(self, static_mw=(measured_mj - dynamic) / latency_ms * 1e3, source=source)
+        scaled = {
+            entry.name: getattr(self, entry.name) * measured_mj / dynamic
+            for entry in fields(self)
+            if entry.name.endswith("_pj")
+        }
+        return replace(self, **scaled, static_mw=0.0, source=source)
+
 
 # Horowitz, ISSCC 2014, 45 nm at 0.9 V. A byte is an eighth of a 64-bit access: 8 kB cache 10 pJ, 1 MB 100 pJ.
 HOROWITZ = EnergyCoefficients(
@@ -60,12 +82,28 @@ HOROWITZ = EnergyCoefficients(
     add_int32_pj=0.1,
     near_byte_pj=1.25,
     far_byte_pj=12.5,
-    static_mw=100.0,
+    static_mw=0.0,
     source=(
-        "Horowitz, ISSCC 2014, 45 nm, 0.9 V; add_int32 and near_byte checked against a second source, multiply_8x8 and "
-        "far_byte not; static_mw is an assumption, not a measurement of this device"
+        "Horowitz, ISSCC 2014, 45 nm, 0.9 V; add_int32 and near_byte checked against a second source, multiply_8x8, "
+        "far_byte and instruction not; static power is not known and left out"
     ),
+    instruction_pj=70.0,
 )
+
+# Of a 3x3 layer of 16 or 64 channels with 8-bit weights and activations, counted exactly under emulation.
+_INSTRUCTIONS_PER_MAC = {
+    "avx2": 0.226, "neon": 0.370, "neondot": 0.154, "i8mm": 0.154, "armv7": 0.497, "cortexm4": 3.71, "rv64": 5.80,
+    "rvv": 0.481,
+}  # fmt: skip
+
+
+def published_energies(target: str) -> EnergyCoefficients:
+    """Horowitz' energies with the instructions of `target`, where they have been counted."""
+    counted = _INSTRUCTIONS_PER_MAC.get(target)
+    if counted is None:
+        note = f"{HOROWITZ.source}; instructions of {target} were not counted and are left out"
+        return replace(HOROWITZ, instruction_pj=0.0, source=note)
+    return replace(HOROWITZ, instructions_per_mac=counted)
 
 
 @dataclass(frozen=True)
@@ -77,11 +115,18 @@ class Energy:
     near_memory_mj: float = 0.0
     far_memory_mj: float = 0.0
     static_mj: float = 0.0
+    instruction_mj: float = 0.0
 
     @property
     def total_mj(self) -> float:
         """The sum over all causes."""
-        return self.multiply_mj + self.add_mj + self.near_memory_mj + self.far_memory_mj + self.static_mj
+        return float(sum(getattr(self, part.name) for part in fields(self)))
+
+    def __str__(self) -> str:
+        total = self.total_mj or 1.0
+        shares = {part.name: getattr(self, part.name) / total for part in fields(self)}
+        causes = ", ".join(f"{name[:-3].replace('_', ' ')} {share:.0%}" for name, share in shares.items() if share)
+        return f"{self.total_mj:.4g} mJ ({causes})"
 
     def __add__(self, other: Energy) -> Energy:
         return Energy(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
@@ -94,6 +139,8 @@ def kernel_energy(kernel: Kernel, times: int, weight_bytes: int, coefficients: E
       published 8- and 32-bit multiplications, 0.2 and 3.1 pJ, are in that proportion.) Every product is one addition.
     - Far memory: every stored byte of the weights, and every element read and written, moves once.
     - Near memory: a loaded weight serves four pixels, and a loaded activation four output channels.
+    - Instructions: as many for each product, or for each element where there are no weights, as the target has on
+      average.
     """
     written = times * kernel.height * kernel.width * kernel.outputs
     read = times * kernel.height * kernel.width * kernel.inputs * kernel.stride_height * kernel.stride_width
@@ -108,6 +155,10 @@ def kernel_energy(kernel: Kernel, times: int, weight_bytes: int, coefficients: E
         add_mj=adds * coefficients.add_int32_pj * 1e-9,
         near_memory_mj=near * coefficients.near_byte_pj * 1e-9,
         far_memory_mj=far * coefficients.far_byte_pj * 1e-9,
+        instruction_mj=(macs or times * kernel.work)
+        * coefficients.instructions_per_mac
+        * coefficients.instruction_pj
+        * 1e-9,
     )
 
 

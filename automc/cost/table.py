@@ -15,7 +15,7 @@ from typing import Any, Literal, cast, get_args
 
 from automc.compiler.isa import LANES, STEP
 from automc.compression.windows import Encoding
-from automc.cost.energy import HOROWITZ, EnergyCoefficients
+from automc.cost.energy import EnergyCoefficients, published_energies
 from automc.cost.kernels import ENCODINGS, OPERATIONS, Kernel, OperationName
 from automc.errors import TableError
 from automc.files import closest, sha256_of, write_atomic
@@ -126,7 +126,7 @@ def empty_table(device: str, cpu: str, target: str, compiler: str, flags: Iterab
         input_tile=STEP,
         notes=notes,
     )
-    return LatencyTable(header, HOROWITZ, ())
+    return LatencyTable(header, published_energies(target), ())
 
 
 def write_table(table: LatencyTable, path: Path) -> None:

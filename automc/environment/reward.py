@@ -43,7 +43,10 @@ class Limits:
         for metric, limit in goal.limits.items():
             whole = getattr(dense, metric)
             if whole is None:
-                raise ConfigError(f"goal.limits: {metric} has a limit, but the device's table has no model of it")
+                raise ConfigError(
+                    f"goal.limits: {metric} has a limit, but the device's table has no model of it; state one in its "
+                    "header, as in '# energy.multiply_8x8_pj: 0.2', or take the limit out"
+                )
             costs[metric] = float(limit[:-1]) / 100 * whole if isinstance(limit, str) else float(limit)
         return cls(goal, costs)
 

@@ -25,7 +25,10 @@ from automc.search.selection import Winner, best_candidates, select
 
 Report = Callable[[str], None]
 _LOGGER = logging.getLogger(__name__)
-_ENERGY_SOURCE = "operations and bytes times the table's published energies, plus static power times latency"
+_ENERGY_SOURCE = (
+    "a model, not a measurement: operations, bytes and instructions times the energies in the table's header, plus "
+    "static power times latency"
+)
 _DELIVERY = "delivery"  # the name of a result's own key among its hashes
 
 
