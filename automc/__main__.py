@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from automc.commands.devices import bench, energy, measure
+from automc.commands.options import Compiler, Out, Overrides, Target, Weights
 from automc.errors import AutomcError
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -22,15 +24,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[FIELD=VALUE]...", help="Fields laid over the file, as in goal.limits.latency_ms=0.3"),
-]
-Weights = Annotated[Path | None, typer.Option(help="Dense weights (safetensors) instead of the environment's own.")]
-Out = Annotated[Path | None, typer.Option(help="The folder to write to.")]
-Compiler = Annotated[str, typer.Option(help="The C compiler: zig, gcc or clang.")]
-Target = Annotated[str | None, typer.Option(help="The instruction set (automc list targets).")]
 
 
 @app.callback()
@@ -175,33 +168,7 @@ def train(
     train_command(name, tuple(overrides or ()), out)
 
 
-@app.command()
-def measure(
-    names: Annotated[list[str], typer.Argument(help="Environments whose kernels are timed.")],
-    target: Target = None,
-    out: Out = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Stop after about this long.")] = 5.0,
-    device: Annotated[str | None, typer.Option(help="The name of another device, which --runner reaches.")] = None,
-    cpu: Annotated[str | None, typer.Option(help="The device's processor, for the table.")] = None,
-    runner: Annotated[
-        str | None, typer.Option(help="Commands, joined by &&, that take {program} to the device and run it there.")
-    ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a command of the runner hangs.")] = 300.0,
-    tries: Annotated[int, typer.Option(min=1, help="How often a failing runner is tried.")] = 3,
-) -> None:
-    """Time the kernels that environments need, here or on a device, and write a latency table.
-
-    The same command goes on where a stopped or killed one was. A table that was made elsewhere needs no command: put it
-    into your folder latency_tables/, its rows' source being "imported", and see automc check.
-
-    Examples:
-      automc measure resnet20_cifar10 --out latency_tables/my_board.csv
-      automc measure resnet20_cifar10 --device pi4 --target neon --runner "scp {program} pi4:bench && ssh pi4 ./bench"
-      automc measure resnet20_cifar10 --device a76 --target neondot --runner "qemu-aarch64 -cpu cortex-a76 {program}"
-    """
-    from automc.commands.measure import measure_command
-
-    measure_command(names, target, out, minutes, device, cpu, runner, timeout, tries)
+app.command()(measure)
 
 
 @app.command()
@@ -275,50 +242,8 @@ def compile_(
     compile_command(program, target, compiler, out, explain, onnx)
 
 
-@app.command()
-def bench(
-    artifact: Annotated[Path, typer.Argument(help="A folder that `automc compile` or `automc run` wrote.")],
-    device: Annotated[str, typer.Option(help="The name of the device's table.")] = "device",
-    cpu: Annotated[str, typer.Option(help="The device's processor, for the table.")] = "unknown",
-    load: Annotated[
-        float, typer.Option(min=0, help="Compute for so many seconds at the end, for a power meter to see.")
-    ] = 0.0,
-    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
-) -> None:
-    """Write a program that checks a library on a device and prints a latency table of its kernels.
-
-    Copy it there, run it, and keep what it prints as DEVICE.csv in your folder latency_tables/.
-
-    Examples:
-      automc compile mine --target neon --out mine-neon
-      automc bench mine-neon --device pi4 --cpu "Cortex-A72" --out bench-pi4
-      scp bench-pi4 pi4: && ssh pi4 ./bench-pi4 > latency_tables/pi4.csv
-    """
-    from automc.commands.artifacts import bench_command
-
-    bench_command(artifact, device, cpu, load, out)
-
-
-@app.command()
-def energy(
-    artifact: Annotated[Path, typer.Argument(help="A folder that `automc compile` or `automc run` wrote.")],
-    table: Annotated[str | None, typer.Option(help="A latency table whose energy model is compared.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long it runs, or ran on the device.")] = 10.0,
-    trace: Annotated[Path | None, typer.Option(help="A power meter's CSV file: time_s,watts.")] = None,
-    inferences: Annotated[int | None, typer.Option(min=1, help="With --trace: how often the device computed.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the table with its model put in proportion.")] = None,
-) -> None:
-    """What one inference takes in millijoule: by this machine's counters (RAPL), or by a power meter's trace.
-
-    The trace shows a run of `automc bench --load`; the clocks need not agree.
-
-    Examples:
-      automc energy mine --table epyc_zen5_avx2
-      automc energy mine-neon --trace meter.csv --seconds 20.1 --inferences 51234 --table pi4 --out pi4.csv
-    """
-    from automc.commands.energy import energy_command
-
-    energy_command(artifact, table, seconds, trace, inferences, out)
+app.command()(bench)
+app.command()(energy)
 
 
 @app.command()
