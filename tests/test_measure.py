@@ -179,7 +179,7 @@ def test_measuring_again_keeps_what_is_known_and_adds_what_is_missing(network: N
 def test_a_table_of_another_machine_is_not_extended(network: Network, table_file: Path, tmp_path: Path) -> None:
     table = read_table(table_file)
     write_table(replace(table, header=replace(table.header, cpu="another processor")), tmp_path / "other.csv")
-    with pytest.raises(TableError, match=r"was measured with another cpu \(another processor\)"):
+    with pytest.raises(TableError, match=r"was made with another cpu \(another processor\)"):
         measure([(network, SPACE)], host_target(), tmp_path / "other.csv", lambda line: None)
 
 

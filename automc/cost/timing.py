@@ -2,7 +2,8 @@
 
 A plain median moves by half in a minute on a shared machine, and a minimum needs luck. The ratio of a kernel's time to
 that of a reference of the same kind, taken within a millisecond of it, moves by about one per cent; its median times
-the reference's time in the quietest moment is the latency on a machine left alone.
+the reference's time in the quietest moment is the latency on a machine left alone. Where a neighbour on the same core
+slows a reference twice, it slows a network of other operations up to a tenth less, so only quiet moments count.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from automc.cost.probes import probes_of
 
 REFERENCE = Kernel("convolve", 8, 8, 16, 16, 3, 3, 1, 1, 4, 8)
 _ROUNDS = 20  # between looks at how narrow the confidence interval is
-_MOST_ROUNDS = 10
+_MOST_ROUNDS = 40
+_QUIET = 1.15  # times the floor: a reference that takes longer shares the core with somebody
 _NARROW = 0.01  # of the median
 _WINDOW = 200  # samples of the reference, about a hundredth of a second
 _WARM_UP = 10 * _WINDOW
@@ -80,19 +82,25 @@ class Reference:
         return self._compare(lambda: library.time(pixels, 1) * 1e3)
 
     def _compare(self, sample: Callable[[], NDArray[np.float64]]) -> Timing:
+        """The ratios of quiet moments; where too few were quiet, of the quietest."""
         ratios: list[float] = []
+        moments: list[float] = []  # the slower of the references before and after each
         for _ in range(_MOST_ROUNDS):
             before = self.now()
             for _ in range(_ROUNDS):
                 time = float(sample()[0])
                 after = self.now()
                 ratios.append(time / ((before + after) / 2))
+                moments.append(max(before, after))
                 before = after
-            low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
+            limit = max(_QUIET * self.floor_ms, float(np.partition(moments, _ROUNDS - 1)[_ROUNDS - 1]))
+            quiet = np.array(ratios)[np.array(moments) <= limit]
+            low, median, high = np.quantile(quiet, (0.25, 0.5, 0.75)).tolist()
             # The confidence interval of a median, from the interquartile range (McGill, Tukey and Larsen 1978).
-            if 1.57 * (high - low) / np.sqrt(len(ratios)) <= _NARROW * median:
+            narrow = 1.57 * (high - low) / np.sqrt(len(quiet)) <= _NARROW * median
+            if narrow and limit <= _QUIET * self.floor_ms:
                 break
-        return Timing(median, high - low, len(ratios))
+        return Timing(median, high - low, len(quiet))
 
 
 def _pixels(library: Library) -> NDArray[np.uint8]:

@@ -1,10 +1,11 @@
 """How far a latency table's predictions are from whole libraries timed on this machine.
 
-    python tests/benchmarks/table_error.py resnet20 latency_tables/NAME.csv [--policies 30]
+    python tests/benchmarks/table_error.py FOLDER [--networks resnet20 ...] [--targets avx2 ...] [--policies 60]
 
-Random joint policies are drawn, compiled whole with random weights (their bounds decide the instructions as trained
-weights' do), and timed interleaved with the reference kernel, as the table's rows were. Prints a line a policy, then
-the mean absolute percentage error, the share within 10 %, and Kendall's tau.
+For each network and target: a table is measured into FOLDER, as `automc measure` does it; random joint policies are
+drawn, compiled whole with random weights (their bounds decide the instructions as trained weights' do), and timed
+interleaved with the reference kernel, as the table's rows were. A killed run goes on where it was. Prints the mean
+absolute percentage error, the share within 10 %, and Kendall's tau, and draws `table_error.png` beside this script.
 
 Both sides are multiples of one reference time, so a wrong reference would not show here.
 """
@@ -12,69 +13,153 @@ Both sides are multiples of one reference time, so a wrong reference would not s
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
+import time
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from automc.catalog import find
 from automc.compiler.artifact import compile_batch
-from automc.cost.measure import random_policy
+from automc.cost.measure import measure, random_policy
 from automc.cost.model import CostModel
 from automc.cost.probes import random_program
-from automc.cost.table import read_table
+from automc.cost.table import LatencyTable
 from automc.cost.timing import Reference
+from automc.files import write_atomic
+from automc.network.graph import Network
 from automc.network.trace import trace
-from automc.network.zoo import build_network
+from automc.network.zoo import build_network, zoo
 from automc.schema import SearchSpaceSpec, read_spec
 
-SHAPES = {"resnet8": (1, 8, 8)}  # of the images; 3 x 32 x 32 for the others
+FIGURE = Path(__file__).with_suffix(".png")
+BATCH = 5  # policies that are compiled together
+
+
+class Study(NamedTuple):
+    """Predicted and measured microseconds of each policy, and how many of its layers were interpolated."""
+
+    network: str
+    target: str
+    predicted_us: NDArray[np.float64]
+    measured_us: NDArray[np.float64]
+    interpolated: NDArray[np.float64]
+
+    def __str__(self) -> str:
+        errors = np.abs(self.predicted_us / self.measured_us - 1)
+        return (
+            f"| {self.network} | {self.target} | {self.measured_us.min():.1f} to {self.measured_us.max():.1f} us "
+            f"| {100 * errors.mean():.1f} % | {100 * (errors <= 0.1).mean():.0f} % "
+            f"| {kendalltau(self.predicted_us, self.measured_us).statistic:.3f} "
+            f"| {100 * float(np.median(self.predicted_us / self.measured_us) - 1):+.1f} % "
+            f"| {self.interpolated.mean():.0f} |"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network")
-    parser.add_argument("table", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--networks", nargs="+", default=["resnet20", "ds_cnn", "mobilenetv2_050"])
+    parser.add_argument("--targets", nargs="+", default=["avx2", "avx512vnni"])
     parser.add_argument("--space", default="joint")
-    parser.add_argument("--policies", type=int, default=30)
+    parser.add_argument("--policies", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
 
     torch.set_num_threads(1)
-    shape = SHAPES.get(options.network, (3, 32, 32))
-    module = build_network(options.network, 10, shape[0])
-    network = trace(module, shape, (0.5,) * shape[0], (0.5,) * shape[0], options.network)
-    table = read_table(options.table)
-    model = CostModel(network, table)
-    random = np.random.default_rng(options.seed)
+    options.folder.mkdir(parents=True, exist_ok=True)
     space = read_spec(SearchSpaceSpec, find("search_spaces", options.space))
-    policies = [random_policy(network, space, random) for _ in range(options.policies)]
+    studies = []
+    for name in options.networks:
+        network = of_zoo(name)
+        for target in options.targets:
+            stem = options.folder / f"{name}_{target}"
+            started = time.monotonic()
+            table = measure([(network, space)], target, stem.with_suffix(".csv"), partial(print, flush=True), 3600)
+            print(f"{stem.name}: the table took {time.monotonic() - started:.0f} s", flush=True)
+            rows = stem.with_suffix(".jsonl")
+            time_policies(network, space, table, rows, options.policies, options.seed)
+            studies.append(compared(network, space, table, rows, options.policies, options.seed))
+    print(
+        "| network | target | range | mean absolute error | within 10 % | Kendall tau | median error | interpolated |"
+    )
+    for study in studies:
+        print(study)
+    draw(studies)
 
-    pairs = []
+
+def of_zoo(name: str) -> Network:
+    """A network of the zoo with fresh weights, which no latency depends on."""
+    entry = zoo()[name]
+    channels = entry.shape[0]
+    module = build_network(name, entry.classes, channels)
+    return trace(module, entry.shape, (0.5,) * channels, (0.5,) * channels, name)
+
+
+def time_policies(
+    network: Network, space: SearchSpaceSpec, table: LatencyTable, rows: Path, count: int, seed: int
+) -> None:
+    """Append to `rows` what each policy that is not there yet takes, as a multiple of the reference kernel's time."""
+    random = np.random.default_rng(seed)
+    policies = [random_policy(network, space, random) for _ in range(count)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         reference = Reference(table.header.target, folder / "reference", table.header.reference_ms)
-        for number, policy in enumerate(policies):
-            program = random_program(network, policy, seed=options.seed)
-            (library,) = compile_batch([program], table.header.target, folder / str(number))
-            measured = reference.time_whole(library).ratio * reference.floor_ms
-            cost = model.cost(policy)
-            pairs.append((cost.latency_ms, measured))
-            error = 100 * (cost.latency_ms / measured - 1)
-            print(
-                f"{number:3d}  predicted {cost.latency_ms * 1e3:7.1f} us  measured {measured * 1e3:7.1f} us  "
-                f"{error:+5.1f} %  {len(cost.interpolated)} layers interpolated",
-                flush=True,
-            )
-    predicted, measured_all = np.transpose(pairs)
-    errors = np.abs(predicted / measured_all - 1)
-    print(
-        f"{options.network}, {len(pairs)} policies: mean absolute percentage error {100 * errors.mean():.1f} %, "
-        f"within 10 %: {100 * (errors <= 0.1).mean():.0f} %, "
-        f"Kendall tau {kendalltau(predicted, measured_all).statistic:.3f}"
+        for start in range(len(measured_ratios(rows)), count, BATCH):
+            batch = [random_program(network, policy, seed) for policy in policies[start : start + BATCH]]
+            libraries = compile_batch(batch, table.header.target, folder / str(start))
+            timings = [asdict(reference.time_whole(library)) for library in libraries]
+            known = rows.read_text() if rows.exists() else ""
+            write_atomic(rows, known + "".join(json.dumps(timing) + "\n" for timing in timings))
+            print(f"{rows.stem}: {start + len(batch)}/{count}", flush=True)
+
+
+def measured_ratios(rows: Path) -> list[float]:
+    """What `rows` knows, in the order of the policies."""
+    return [json.loads(line)["ratio"] for line in rows.read_text().splitlines()] if rows.exists() else []
+
+
+def compared(network: Network, space: SearchSpaceSpec, table: LatencyTable, rows: Path, count: int, seed: int) -> Study:
+    """The timed policies beside what `table` predicts for them."""
+    random = np.random.default_rng(seed)
+    model = CostModel(network, table)
+    costs = [model.cost(random_policy(network, space, random)) for _ in range(count)]
+    return Study(
+        network.name,
+        table.header.target,
+        1e3 * np.array([cost.latency_ms for cost in costs]),
+        1e3 * table.header.reference_ms * np.array(measured_ratios(rows)[:count]),
+        np.array([len(cost.interpolated) for cost in costs], np.float64),
     )
+
+
+def draw(studies: list[Study]) -> None:
+    """One scatter plot a study, with the band of 10 % around equality."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    columns = len({study.target for study in studies})
+    figure, places = pyplot.subplots(
+        -(-len(studies) // columns), columns, figsize=(4 * columns, 10 / 3 * len(studies) / columns), squeeze=False
+    )
+    for place, study in zip(places.flat, studies, strict=False):
+        ends = np.array([study.measured_us.min(), study.measured_us.max()])
+        place.fill_between(ends, 0.9 * ends, 1.1 * ends, color="0.9", label="within 10 %")
+        place.plot(ends, ends, color="0.6", linewidth=1)
+        place.scatter(study.measured_us, study.predicted_us, s=12)
+        place.set(title=f"{study.network}, {study.target}", xlabel="measured, us", ylabel="predicted, us")
+        place.legend()
+    figure.tight_layout()
+    figure.savefig(FIGURE, dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":
