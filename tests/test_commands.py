@@ -1,6 +1,8 @@
 """The command line as a person meets it: what it prints, what it refuses, and its exit codes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +231,24 @@ def test_ctrl_c_says_that_nothing_is_lost(automc, monkeypatch):
     assert code == 130
     assert "Nothing that was written is lost" in errors
     assert "Traceback" not in errors
+
+
+def test_a_stopped_run_keeps_its_best_policies_first(automc, tmp_path, monkeypatch):
+    """Ctrl-C and the signal of job schedulers alike; `keep_best` itself is tested with what it compiles."""
+    (tmp_path / "latency_tables").mkdir()
+    network = trace(build_network("resnet8", 10, 1), (1, 8, 8), (0.3,), (0.4,), "resnet8")
+    write_table(macs_table(network), tmp_path / "latency_tables" / "test_table.csv")
+    kept = []
+
+    def stopped(*arguments, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("automc.search.experiment.run_experiment", stopped)
+    monkeypatch.setattr("automc.search.anytime.keep_best", lambda problem, folder, report: kept.append(folder))
+    code, _, errors = automc("run", "resnet8_digits", "device=test_table", "--searcher", "random", "--out", "mine")
+    assert code == 130
+    assert kept == [Path("mine", "resnet8_digits")]
+    assert "compiling the best policies so far" in errors
 
 
 def test_the_road_from_a_policy_to_a_verified_library(automc, tmp_path):

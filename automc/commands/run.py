@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from automc import catalog
 from automc.commands.console import Meter, note, say
 from automc.commands.plugins import import_plugins
 from automc.commands.specs import open_problem, read_environment
-from automc.errors import ConfigError, NameNotFound
+from automc.errors import ConfigError, EvaluationFailed, NameNotFound
 from automc.files import closest
 from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec, read_spec
 
@@ -68,16 +69,35 @@ def run_command(
     if workers == 1:  # else each study's process loads its own
         load = lru_cache(1)(load)  # what the last study calibrated serves its delivery
     meter = Meter(name, len(chosen) * spec.trials)
-    with meter.running():
-        run_experiment(
-            spec, folder, load, only=only, workers=workers, seconds=seconds, report=partial(_show, meter)
-        )  # fmt: skip
-    if only is not None:
-        note(f"these {len(chosen)} studies are done; the same command without --only delivers the winner")
-        return
-    for environment in spec.envs:
-        _deliver(load(environment), folder / environment)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how job schedulers say Ctrl-C
+    try:
+        with meter.running():
+            run_experiment(
+                spec, folder, load, only=only, workers=workers, seconds=seconds, report=partial(_show, meter)
+            )  # fmt: skip
+        if only is not None:
+            note(f"these {len(chosen)} studies are done; the same command without --only delivers the winner")
+            return
+        for environment in spec.envs:
+            _deliver(load(environment), folder / environment)
+    except KeyboardInterrupt:
+        for environment in spec.envs:
+            _keep(load(environment), folder / environment)
+        raise
     _report(folder)
+
+
+def _keep(problem: Problem, folder: Path) -> None:
+    """Compile what a stopped run has found, unless it has delivered more than that."""
+    from automc.search.anytime import keep_best
+
+    if (folder / "winner" / "result.json").exists():
+        return
+    note(f"{problem.name}: stopped; compiling the best policies so far (Ctrl-C again to leave at once)")
+    try:
+        keep_best(problem, folder, report=note)
+    except EvaluationFailed as failure:
+        note(str(failure))
 
 
 def _specification(
