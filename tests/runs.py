@@ -94,7 +94,8 @@ def make_result(**changes: object) -> Result:
         "interpolated": ("layer2.0.conv1",),
         "splits": SplitSizes(train=48_000, search=1000, selection=1000, test=10_000, carved_from="train"),
         "selection": Selection(
-            searcher="ppo", seed=0, trial=31, candidates=12, search_quality=0.905, selection_quality=0.897
+            searcher="ppo", seed=0, trial=31, candidates=12, search_quality=0.905, selection_quality=0.897,
+            expected_quality=0.894,
         ),
         "finetuning_epochs": 1.0, "policy": Policy(keep_ratio={"conv1": 0.5}), "rows": _rows(), "layers": layers,
         "verification": Verification(images=10_000, logits=100_000, different_logits=0), "artifact": "library",

@@ -25,6 +25,7 @@ from automc.cost.model import CostModel
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import build_problem
 from automc.environment.problem import Problem
+from automc.environment.quality import Answers
 from automc.errors import EvaluationFailed, VerificationError
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
@@ -35,7 +36,7 @@ from automc.search.deliver import DeliverySettings, deliver
 from automc.search.experiment import run_experiment
 from automc.search.log import read_records
 from automc.search.result import Result, read_result
-from automc.search.selection import best_candidates, select
+from automc.search.selection import Candidate, best_candidates, select
 from automc.search.study import Progress
 from automc.search.trials import LOG_NAME, Trial, TrialLog, read_log
 from tests.problems import JOINT, macs_table
@@ -142,6 +143,30 @@ def test_the_winner_is_the_best_candidate_on_the_selection_split(delivered: tupl
     assert result.selection.trial == candidates[int(np.argmax(accuracies))].trial.number
 
 
+def test_the_best_of_many_is_corrected_for_having_been_picked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All candidates are right in half of the images, by a coin for each image: that the best has more is luck."""
+    problem, coin = digits_problem(), np.random.default_rng(0)
+    evaluator = Evaluator(problem, "sequential")
+    images, labels = problem.splits.selection, problem.splits.selection.labels
+    chosen = [coin.integers([len(one.choices) for one in problem.space.decisions]) for _ in range(16)]
+    candidates = [
+        Candidate("random", 0, Trial(number, problem.space.policy(tuple(map(int, choices))), {}, 0.0))
+        for number, choices in enumerate(chosen)
+    ]
+
+    def answers(program: Program, split: str) -> Answers:
+        named = np.where(coin.random(len(images)) < 0.5, labels, (labels + 1) % 10)
+        outputs = np.eye(10, dtype=np.float32)[named]
+        return Answers(images, outputs, outputs)
+
+    whole = evaluator.program(Policy())
+    monkeypatch.setattr(evaluator, "answers", answers)
+    monkeypatch.setattr(evaluator, "program", lambda policy: whole)
+    winners = [select(evaluator, candidates, tmp_path / str(number), lambda line: None) for number in range(12)]
+    assert np.mean([winner.metrics.quality for winner in winners]) > 0.57
+    assert abs(np.mean([winner.expected_quality for winner in winners]) - 0.5) < 0.04
+
+
 def test_fine_tuning_is_kept_only_where_it_helps_on_the_selection_split(
     delivered: tuple[Problem, Path, Result],
 ) -> None:
@@ -197,7 +222,7 @@ def test_selection_goes_on_where_it_was_stopped(
     candidates = best_candidates(problem, folder, 3)
     path = tmp_path / "selection.json"
     first = select(Evaluator(problem, "sequential"), candidates, path, lambda line: None)
-    monkeypatch.setattr(Evaluator, "evaluate", lambda *arguments: pytest.fail("evaluated again"))
+    monkeypatch.setattr(Evaluator, "judge", lambda *arguments: pytest.fail("evaluated again"))
     assert select(Evaluator(problem, "sequential"), candidates, path, lambda line: None) == first
     path.write_text("{")
     with pytest.raises(pytest.fail.Exception):

@@ -118,10 +118,13 @@ def _splits(result: Result) -> str:
 
 def _selection(result: Result) -> str:
     chosen, reading = result.selection, result.metric
+    corrected = "" if chosen.expected_quality is None else (
+        f" (corrected for having been picked, by cross-validation: {reading.show(chosen.expected_quality)})"
+    )  # fmt: skip
     return (
         f"trial {chosen.trial} of {chosen.searcher} with seed {chosen.seed}: {reading.show(chosen.search_quality)} on "
         f"the search images; on the selection images, the best of {chosen.candidates} candidates with "
-        f"{reading.show(chosen.selection_quality)}, which flatters it; the test images were used once, here"
+        f"{reading.show(chosen.selection_quality)}, which flatters it{corrected}; the test images were used once, here"
     )
 
 

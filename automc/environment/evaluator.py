@@ -68,9 +68,12 @@ class Evaluator:
             self._known[key] = metrics
         return self._known[key].with_notes(_rounded(policy, normalised))
 
-    def judge(self, program: Program, policy: Policy, split: Split = "search") -> Metrics:
-        """The metrics of a given Program of `policy`, as of one that was fine-tuned."""
-        answers, metric = self.answers(program, split), self.problem.metric
+    def judge(
+        self, program: Program, policy: Policy, split: Split = "search", answers: Answers | None = None
+    ) -> Metrics:
+        """The metrics of a given Program of `policy`, as of one that was fine-tuned; `answers`, if known, are its."""
+        metric = self.problem.metric
+        answers = answers or self.answers(program, split)
         quality = metric.measure(answers).value
         cost = self.problem.cost(policy)
         return Metrics(

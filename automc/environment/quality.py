@@ -32,6 +32,10 @@ class Answers:
     outputs: NDArray[np.float32]
     dense: NDArray[np.float32]
 
+    def take(self, index: NDArray[np.int64]) -> Answers:
+        """The answers to the images at `index`, in its order."""
+        return Answers(self.images.take(index), self.outputs[index], self.dense[index])
+
     @property
     def classes(self) -> NDArray[np.int64]:
         """The class that the network names, `n`; the first of equals."""

@@ -118,6 +118,7 @@ def deliver(
             candidates=winner.candidates,
             search_quality=winner.candidate.trial.metrics[reading.column],
             selection_quality=winner.metrics.quality,
+            expected_quality=winner.expected_quality,
         ),
         finetuning_epochs=problem.spec.finetuning.epochs if final.kind == "finetuned" else 0.0,
         policy=final.policy,

@@ -122,7 +122,10 @@ class SplitSizes(_Model):
 
 
 class Selection(_Model):
-    """How the winner was picked: from which study, and best of how many candidates on the selection split."""
+    """How the winner was picked: from which study, and best of how many candidates on the selection split.
+
+    `expected_quality` is that of the choice on images that did not choose, by cross-validation on that split.
+    """
 
     searcher: str
     seed: int
@@ -130,6 +133,7 @@ class Selection(_Model):
     candidates: Annotated[int, Field(ge=1)]
     search_quality: float
     selection_quality: float
+    expected_quality: float | None = None
 
 
 class Result(_Model):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from automc.compression.policy import Policy
 from automc.environment.evaluator import Evaluator
 from automc.environment.metrics import Metrics
 from automc.environment.problem import Problem
@@ -15,6 +19,8 @@ from automc.files import canonical_json, sha256_of, write_atomic
 from automc.search.trials import LOG_NAME, Trial, read_log
 
 Report = Callable[[str], None]
+_FOLDS = 5  # of the selection images
+_LEAST_IMAGES = 50  # of which folds are made
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Winner:
-    """The chosen candidate, its metrics on the selection split, and of how many it is the best."""
+    """The chosen candidate, its metrics on the selection split, and of how many it is the best.
+
+    `expected_quality` is what it may be worth on other images, without the luck of having been the best on these; None
+    where these are too few to tell.
+    """
 
     candidate: Candidate
     metrics: Metrics
+    expected_quality: float | None
     candidates: int
 
 
@@ -65,30 +76,72 @@ def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report
     problem, reading = evaluator.problem, evaluator.problem.metric.reading
     key = sha256_of(canonical_json({"identity": dict(problem.identity), "fidelity": evaluator.fidelity}).encode())
     known = _known(path, key)
-    judged: list[tuple[float, Candidate, Metrics]] = []
+    judged: list[_Judged] = []
     for number, candidate in enumerate(candidates, start=1):
         name = candidate.trial.policy.fingerprint()
         if name not in known:
             try:
-                known[name] = evaluator.evaluate(candidate.trial.policy, "selection").to_record()
+                known[name] = _judge(evaluator, candidate.trial.policy)
             except EvaluationFailed as failure:
                 report(f"selection: candidate {number}/{len(candidates)} cannot be judged: {failure}")
                 continue
-            write_atomic(path, canonical_json({"key": key, "metrics": known}) + "\n")
-        metrics = Metrics.from_record(known[name], reading.column)
-        judged.append((problem.reward(metrics), candidate, metrics))
-        found = f"{reading.title} {reading.show(metrics.quality)}"
-        report(f"selection: candidate {number}/{len(candidates)}  {found}")
+            write_atomic(path, canonical_json({"key": key, "judged": known}) + "\n")
+        one = _Judged(problem, candidate, known[name])
+        judged.append(one)
+        report(f"selection: candidate {number}/{len(candidates)}  {reading.title} {reading.show(one.metrics.quality)}")
     if not judged:
         raise EvaluationFailed(f"{problem.name}: no candidate can be judged on the selection split")
-    _, candidate, metrics = max(judged, key=lambda one: one[0])
-    return Winner(candidate, metrics, len(candidates))
+    winner = max(judged, key=lambda one: problem.reward(one.metrics))
+    return Winner(winner.candidate, winner.metrics, _expected_quality(problem, judged), len(candidates))
 
 
-def _known(path: Path, key: str) -> dict[str, dict[str, object]]:
+class _Judged:
+    """A candidate, its metrics on the selection split, and for each fold those on the others and its quality there."""
+
+    def __init__(self, problem: Problem, candidate: Candidate, record: Mapping[str, Any]) -> None:
+        self.candidate = candidate
+        self.metrics = Metrics.from_record(record["metrics"], problem.metric.reading.column)
+        self.folds: list[tuple[Metrics, float]] = [
+            (replace(self.metrics, quality=others, quality_loss=dense - others), held_out)
+            for others, dense, held_out in record["folds"]
+        ]
+
+
+def _judge(evaluator: Evaluator, policy: Policy) -> dict[str, Any]:
+    """The metrics on the selection split, and for each fold the quality on the others, the dense one's, and its own."""
+    policy, measure = policy.normalised(evaluator.problem.network), evaluator.problem.metric.measure
+    program = evaluator.program(policy)
+    answers = evaluator.answers(program, "selection")
+    metrics = evaluator.judge(program, policy, "selection", answers)
+    numbers, folds = np.arange(len(answers.images)), []
+    for fold in range(_FOLDS if len(numbers) >= _LEAST_IMAGES else 0):
+        others, own = (answers.take(numbers[chosen]) for chosen in (numbers % _FOLDS != fold, numbers % _FOLDS == fold))
+        dense = replace(others, outputs=others.dense)
+        folds.append([measure(part).value for part in (others, dense, own)])
+    if not np.isfinite(folds).all():  # too few images of some kind to judge them by parts
+        folds = []
+    return {"metrics": metrics.to_record(), "folds": folds}
+
+
+def _expected_quality(problem: Problem, judged: Sequence[_Judged]) -> float | None:
+    """What the best of so many is worth on images that did not choose it: cross-validation of the choice.
+
+    The best of many on some images owes a part of that to luck there. So each fold of the images judges the candidate
+    that the other folds choose (Cawley and Talbot 2010, "On Over-fitting in Model Selection", section 5).
+    """
+    if not all(one.folds for one in judged):
+        return None
+    held_out = []
+    for fold in range(_FOLDS):
+        rewards = [problem.reward(one.folds[fold][0]) for one in judged]
+        held_out.append(judged[int(np.argmax(rewards))].folds[fold][1])
+    return float(np.mean(held_out))
+
+
+def _known(path: Path, key: str) -> dict[str, dict[str, Any]]:
     """The metrics of what was judged before under the same key."""
     try:
         stored = json.loads(path.read_text())
-        return dict(stored["metrics"]) if stored["key"] == key else {}
+        return dict(stored["judged"]) if stored["key"] == key else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # a memory only: what it does not know is judged again
