@@ -80,7 +80,8 @@ def test_a_command_that_hangs_is_ended_and_what_it_wrote_is_told(tmp_path: Path)
 
 def test_a_device_that_stops_answering_leaves_the_table_what_it_had(tmp_path: Path) -> None:
     path = tmp_path / "board.csv"
-    whole = measured(runner_of(tmp_path), path, [])
+    measured(runner_of(tmp_path), path, [])
+    whole = read_table(path)
     lost = whole.rows[0]
     write_table(LatencyTable(whole.header, whole.energy, whole.rows[1:]), path)
     before = path.read_bytes()
@@ -97,13 +98,15 @@ def test_a_device_that_stops_answering_leaves_the_table_what_it_had(tmp_path: Pa
 
 def test_what_was_simulated_is_measured_and_the_rest_put_in_proportion(tmp_path: Path) -> None:
     path = tmp_path / "board.csv"
-    empty = empty_for("board", "a processor", host_target())
+    empty = empty_for("board", "Cortex (simulated)", host_target(), "simulated, not measured")
     other = KERNELS[0]._replace(height=77)
     rows = tuple(Row(kernel, 1000.0, 100.0, 1, "simulated") for kernel in (*KERNELS, other))
     write_table(LatencyTable(empty.header, empty.energy, rows), path)
     table = measured(runner_of(tmp_path), path, [])
     assert {table.by_kernel[kernel].source for kernel in KERNELS} == {"measured"}
     assert table.by_kernel[other].source == "simulated"
+    assert table.header.cpu == "a processor"
+    assert "simulated" not in table.header.notes
     factor = float(np.median([table.by_kernel[kernel].latency_ms / 1000 for kernel in KERNELS]))
     assert table.header.calibration == pytest.approx(factor)
     assert table.by_kernel[other].latency_ms == pytest.approx(1000 * factor)

@@ -17,6 +17,7 @@ from automc.cost.bench import build_batch_bench, kernels_of_program
 from automc.cost.kernels import Kernel
 from automc.cost.measure import Need, Report, begun, empty_for, fill, whole_networks
 from automc.cost.probes import Probe
+from automc.cost.simulate import SIMULATED
 from automc.cost.table import LatencyTable, Row, parse_table, read_table
 from automc.errors import ConfigError, RunnerError, TableError
 
@@ -166,7 +167,12 @@ def measure_device(
     Raises `TableError` where the table is of another processor or target, otherwise as `fill`.
     """
     known = path if path.exists() else catalog.entries("latency_tables").get(device, path)
-    named = cpu or (read_table(known).header.cpu if known.exists() else "unknown")
+    found = read_table(known) if known.exists() else None
+    was = found.header.cpu if found else "unknown"
+    simulated = found is not None and all(row.source == "simulated" for row in found.rows)
     notes = "kernels and networks timed on the device by bench programs; thread CPU time"
-    table = begun(known, empty_for(device, named, target, notes))
+    table = begun(known, empty_for(device, was if simulated else cpu or was, target, notes))
+    if simulated:  # from now on the table is of a processor that is there
+        named = cpu or was.removesuffix(SIMULATED)
+        table = replace(table, header=replace(table.header, device=device, cpu=named, notes=notes))
     return fill(table, needs, path, lambda: DeviceTimer(runner, table, report), report, seconds)

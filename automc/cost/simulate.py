@@ -24,6 +24,7 @@ from automc.cost.probes import Probe
 from automc.cost.table import LatencyTable, Row
 from automc.errors import CompileError, RunnerError
 
+SIMULATED = " (simulated)"  # behind the processor's name, until something is measured on one
 MCA, OBJDUMP = "llvm-mca-19", "llvm-objdump-19"
 _LIMITS = Limits(seconds=600, memory_bytes=8 << 30, file_bytes=1 << 30)
 _ITERATIONS = 50
@@ -76,7 +77,7 @@ def empty_simulation(core: Core) -> LatencyTable:
         f"at {core.clock_ghz:g} GHz; spread_ms is the width of a bracket from throughput alone to all dependences and "
         f"{core.miss_cycles:g} cycles for every {core.line_bytes} bytes that are touched; clock and misses are assumed"
     )
-    return empty_for(core.name, f"{core.cpu} (simulated)", core.target, notes)
+    return empty_for(core.name, core.cpu + SIMULATED, core.target, notes)
 
 
 def simulate(probes: Sequence[Probe], core: Core, folder: Path) -> list[Row]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from automc import catalog
@@ -31,7 +32,8 @@ def main(names: list[str]) -> None:
     for name in names or CORES:
         core = CORES[name]
         path = catalog.own_folder() / "latency_tables" / f"{name}.csv"
-        table = begun(path, empty_simulation(core))
+        empty = empty_simulation(core)
+        table = replace(empty, rows=begun(path, empty).rows)
         missing = [kernel for kernel in kernels if kernel not in table.by_kernel]
         probes = probes_of(missing, KERNELS_A_PROBE)
         for start in range(0, len(probes), PROBES_A_BATCH):
