@@ -229,6 +229,7 @@ def compile_(
     out: Out = None,
     explain: Annotated[bool, typer.Option(help="Print the kernel, tile and bytes of each layer.")] = False,
     onnx: Annotated[bool, typer.Option(help="Write the program as an ONNX model, too, for other runtimes.")] = False,
+    threads: Annotated[int, typer.Option(help="How many threads compute at once, by a pool that you may replace.")] = 1,
 ) -> None:
     """Build the C library of a program for a target.
 
@@ -236,10 +237,11 @@ def compile_(
       automc compile runs/quickstart/resnet8_digits/winner --target portable --out portable
       automc compile mine --target neon
       automc compile mine --explain
+      automc compile mine --threads 4
     """
     from automc.commands.artifacts import compile_command
 
-    compile_command(program, target, compiler, out, explain, onnx)
+    compile_command(program, target, compiler, out, explain, onnx, threads)
 
 
 app.command()(bench)

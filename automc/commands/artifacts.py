@@ -75,7 +75,7 @@ def read_policy(text: str) -> Callable[[Network], Policy]:
 
 
 def compile_command(
-    program: Path, target: str | None, compiler: str, out: Path | None, explain: bool, onnx: bool
+    program: Path, target: str | None, compiler: str, out: Path | None, explain: bool, onnx: bool, threads: int = 1
 ) -> None:
     """Build a library, and on request say which kernel each layer got."""
     from automc.compiler.artifact import compile_program
@@ -90,7 +90,7 @@ def compile_command(
     loaded = Program.load(path)
     chosen = target or host_target()
     folder = out or path.parent / f"library-{chosen}"
-    artifact = compile_program(loaded, chosen, folder, compiler)
+    artifact = compile_program(loaded, chosen, folder, compiler, threads)
     if onnx:
         from automc.compiler.interchange import write_onnx
 

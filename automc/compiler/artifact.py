@@ -16,6 +16,7 @@ from automc.compiler.example import emit_cmake, emit_example
 from automc.compiler.isa import Machine
 from automc.compiler.library import Library, open_code
 from automc.compiler.lowering import Lowered, lower
+from automc.compiler.pool import POOL_FILES
 from automc.compiler.sources import emit_header, emit_source
 from automc.compiler.targets import find_target, runs_here
 from automc.compiler.toolchain import ToolChain, tool_chain
@@ -25,7 +26,7 @@ from automc.files import sha256_of, write_atomic
 
 _MANIFEST = "manifest.json"
 _PROGRAM = "program.safetensors"
-# And SHARED, where the target's systems load libraries.
+# And SHARED, where the target's systems load libraries, and the pool, where several threads compute.
 _FILES = ("model.c", "model.h", "main.c", "CMakeLists.txt", STATIC, _PROGRAM)
 
 
@@ -75,25 +76,26 @@ class Artifact:
         if machine is None:
             ways = remedy(target.machines)
             raise RunnerError(f"{target.name} does not run on this machine, and no emulator is here: {ways}")
-        lowered = {self.manifest["prefix"]: lower(self.program(), target)}
+        lowered = {self.manifest["prefix"]: lower(self.program(), target, self.manifest["threads"])}
         return emulate(self.folder / STATIC, lowered, tool_chain("zig", target), machine)
 
 
-def compile_program(program: Program, target: str, folder: Path, compiler: str = "zig") -> Artifact:
-    """Compile `program` for the target of this name into `folder`.
+def compile_program(program: Program, target: str, folder: Path, compiler: str = "zig", threads: int = 1) -> Artifact:
+    """Compile `program` for the target of this name into `folder`, to be computed by so many threads at most.
 
-    Raises `NameNotFound` for an unknown target or compiler, `CompileError` where the compiler is missing or fails.
+    Raises `NameNotFound` for an unknown target or compiler, `CompileError` where the compiler is missing or fails,
+    `InputError` for a number of threads that makes no sense.
     """
-    lowered = lower(program, find_target(target))
+    lowered = lower(program, find_target(target), threads)
     tools = tool_chain(compiler, lowered.target)
     prefix = prefix_of(lowered)
-    build(emit_source({prefix: lowered}), tools, folder, lowered.target.loadable)
+    build(emit_source({prefix: lowered}), tools, folder, lowered.target.loadable, lowered.threads > 1)
     write_atomic(folder / "model.h", emit_header(lowered, prefix))
     write_atomic(folder / "main.c", emit_example(program, prefix))
-    write_atomic(folder / "CMakeLists.txt", emit_cmake(lowered.target))
+    write_atomic(folder / "CMakeLists.txt", emit_cmake(lowered.target, lowered.threads))
     program.save(folder / _PROGRAM)
     kernels = zip(program.operations, lowered.kernels, strict=True)
-    files = (*_FILES, SHARED) if lowered.target.loadable else _FILES
+    optional = ((SHARED,) if lowered.target.loadable else ()) + (tuple(POOL_FILES) if lowered.threads > 1 else ())
     weight_bytes = sum(kernel.choice.weight_bytes for kernel in lowered.kernels)
     manifest = {
         "name": program.name,
@@ -102,13 +104,14 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
         "target": target,
         "compiler": f"{tools.compiler} {tools.version}",
         "flags": list(tools.flags),
+        "threads": lowered.threads,
         "arena_bytes": lowered.arena_bytes,
         "expanded_bytes": lowered.expanded_bytes,
         "weight_bytes": weight_bytes,
         "size_bytes": (folder / STATIC).stat().st_size,
         "macs": program.macs(),
         "operations": [{"tensor": operation.target, **asdict(kernel.choice)} for operation, kernel in kernels],
-        "files": {name: sha256_of(folder / name) for name in files},
+        "files": {name: sha256_of(folder / name) for name in (*_FILES, *optional)},
     }
     write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return Artifact(folder, manifest)
@@ -121,7 +124,7 @@ def open_artifact(folder: Path) -> Artifact:
         checksums = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptFile(f"{folder} holds no readable {_MANIFEST}: {error}") from error
-    for name in (*_FILES, SHARED) if SHARED in checksums else _FILES:
+    for name in (*_FILES, *(name for name in (SHARED, *POOL_FILES) if name in checksums)):
         path = folder / name
         if not path.is_file():
             raise CorruptFile(f"{path} is missing")
@@ -130,15 +133,18 @@ def open_artifact(folder: Path) -> Artifact:
     return Artifact(folder, manifest)
 
 
-def compile_batch(programs: Sequence[Program], target: str, folder: Path, compiler: str = "zig") -> list[Library]:
+def compile_batch(
+    programs: Sequence[Program], target: str, folder: Path, compiler: str = "zig", threads: int = 1
+) -> list[Library]:
     """Compile many programs for one target as one library in `folder`, and load each; to measure or to test them.
 
     Raises `RunnerError` where they do not run on this machine.
     """
     if not find_target(target).loadable:
         raise RunnerError(f"libraries for {target} cannot be loaded and timed on this machine")
-    lowered = _batch(programs, target)
-    build(emit_source(lowered), tool_chain(compiler, find_target(target)), folder)
+    lowered = _batch(programs, target, threads)
+    pooled = any(each.threads > 1 for each in lowered.values())
+    build(emit_source(lowered), tool_chain(compiler, find_target(target)), folder, threads=pooled)
     code = open_code(folder / SHARED)
     return [Library(code, prefix, each.program, each.arena_bytes) for prefix, each in lowered.items()]
 
@@ -159,5 +165,6 @@ def static_batch(
     return lowered, tools
 
 
-def _batch(programs: Sequence[Program], target: str) -> dict[str, Lowered]:
-    return {f"automc_{number}": lower(program, find_target(target)) for number, program in enumerate(programs)}
+def _batch(programs: Sequence[Program], target: str, threads: int = 1) -> dict[str, Lowered]:
+    found = find_target(target)
+    return {f"automc_{number}": lower(program, found, threads) for number, program in enumerate(programs)}

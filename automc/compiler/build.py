@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from automc.compiler.harness import HARNESS
+from automc.compiler.pool import POOL_FILES
 from automc.compiler.toolchain import ToolChain
 from automc.errors import StorageError
 from automc.files import cache_directory, canonical_json, sha256_of, write_atomic
@@ -15,18 +17,24 @@ SHARED, STATIC = "libmodel.so", "libmodel.a"
 _CHECKSUMS = "checksums.json"
 
 
-def build(source: str, tools: ToolChain, folder: Path, loadable: bool = True) -> None:
+def build(source: str, tools: ToolChain, folder: Path, loadable: bool = True, threads: bool = False) -> None:
     """Compile `source` into `folder`: the shared library if `loadable`, with the harness; the static one, without.
 
-    Raises `CompileError`; `model.c` then lies in the folder.
+    Where it asks for `threads`, the shared library holds the pool, too, and is timed by the clock on the wall. Raises
+    `CompileError`; `model.c` then lies in the folder.
     """
     write_atomic(folder / "model.c", source)
-    key = sha256_of("\n".join((source, HARNESS, tools.compiler, tools.version, *tools.flags)).encode())
+    support = {"harness.c": "#define CLOCK CLOCK_MONOTONIC\n" + HARNESS if threads else HARNESS}
+    if threads:
+        for name, text in POOL_FILES.items():
+            write_atomic(folder / name, text)
+        support |= POOL_FILES
+    key = sha256_of("\n".join((source, *support.values(), tools.compiler, tools.version, *tools.flags)).encode())
     cached = cache_directory() / "compile" / key[:32]
     names = (STATIC, SHARED) if loadable else (STATIC,)
     libraries = _stored(cached, names)
     if not libraries:
-        libraries = _compile(folder / "model.c", tools, names)
+        libraries = _compile(folder / "model.c", tools, names, support)
         # Whoever reads while this is written, or written by another process, too, finds checksums that do not fit yet.
         for name, content in libraries.items():
             write_atomic(cached / name, content)
@@ -35,17 +43,21 @@ def build(source: str, tools: ToolChain, folder: Path, loadable: bool = True) ->
         write_atomic(folder / name, content)
 
 
-def _compile(source: Path, tools: ToolChain, names: tuple[str, ...]) -> dict[str, bytes]:
-    """The content of the libraries of these names."""
+def _compile(source: Path, tools: ToolChain, names: tuple[str, ...], support: Mapping[str, str]) -> dict[str, bytes]:
+    """The content of the libraries of these names; in the shared one lies what is compiled of `support`, too."""
     try:
         with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
             work = Path(temporary)
             tools.compile([source], work / "model.o")
             tools.archive([work / "model.o"], work / STATIC)
             if SHARED in names:
-                (work / "harness.c").write_text(HARNESS)
-                tools.compile([work / "harness.c"], work / "harness.o")
-                tools.compile([work / "model.o", work / "harness.o"], work / SHARED)
+                for name, content in support.items():
+                    (work / name).write_text(content)
+                sources = [work / name for name in support if name.endswith(".c")]
+                for each in sources:
+                    tools.compile([each], each.with_suffix(".o"))
+                objects = [work / "model.o", *(each.with_suffix(".o") for each in sources)]
+                (tools.with_flags("-pthread") if len(sources) > 1 else tools).compile(objects, work / SHARED)
             return {name: (work / name).read_bytes() for name in names}
     except OSError as error:
         raise StorageError(f"cannot compile in {tempfile.gettempdir()}: {error.strerror or error}") from error

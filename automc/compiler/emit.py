@@ -13,6 +13,7 @@ from automc.compiler.huffman import EXPAND
 from automc.compiler.isa import ALIGNMENT
 from automc.compiler.kernel import Coded, Constant, Own, Place
 from automc.compiler.lowering import Lowered
+from automc.compiler.pool import POOL_HEADER
 
 STATUS = {
     0: "ready",
@@ -21,6 +22,8 @@ STATUS = {
     3: f"the arena is not aligned to {ALIGNMENT} bytes",
     4: "the stored weights are damaged",
 }
+
+THREADS_STATUS = {7: "the threads cannot be started"}  # where there are several
 
 _PRELUDE = """\
 #include <float.h>
@@ -87,6 +90,26 @@ INLINE void fill_halo(uint8_t *tensor, int height, int inner, int rows, int side
 }
 """
 
+# Where several threads compute: the parts of an operation, and the pool, to which a pointer lies in the arena.
+_PARTS = """
+typedef struct { uint8_t *arena; void (*const *parts)(uint8_t *arena); } job_t;
+static automc_pool **pool_at(void *arena, size_t offset) { return (automc_pool **)(void *)((uint8_t *)arena + offset); }
+static void compute_part(void *job, int number) { const job_t *j = job; j->parts[number](j->arena); }
+static void in_parts(uint8_t *arena, size_t pool, void (*const *parts)(uint8_t *arena), int count) {
+  job_t job = {arena, parts};
+  automc_pool_run(*pool_at(arena, pool), compute_part, &job, count);
+}
+"""
+
+_THREADS = Template("""
+
+   Each arena has $threads threads, the caller's among them, from init until ${prefix}_release(arena); pool.h says what
+   they are asked for.""")
+
+_RELEASE = Template("""
+void ${prefix}_release(void *arena) { automc_pool_stop(*pool_at(arena, $pool)); }
+""")
+
 _FUNCTIONS = Template("""
 static void (*const ${prefix}_steps[])(uint8_t *arena) = {$steps};
 
@@ -94,7 +117,7 @@ int ${prefix}_init(void *arena) {
   if (!cpu_is_suitable()) return 1;
   if (!arithmetic_is_exact()) return 2;
   if ((uintptr_t)arena % $alignment != 0) return 3;
-$expansions  return 0;
+$expansions$start  return 0;
 }
 
 void ${prefix}_input(void *arena, const uint8_t *pixels) { ${prefix}_0(arena, pixels); }
@@ -120,7 +143,7 @@ _HEADER = Template("""\
 
    The arena is the caller's: $arena_bytes bytes aligned to $alignment. All state lies in it, so that each arena is
    independent of the others; $expanded_bytes bytes of it hold weights that init expands. invoke uses up the input: give
-   the image again before the next one. */
+   the image again before the next one.$threads */
 #ifndef ${prefix}_h
 #define ${prefix}_h
 #include <stdint.h>
@@ -139,7 +162,7 @@ int ${prefix}_init(void *arena);
 void ${prefix}_input(void *arena, const uint8_t *pixels);
 void ${prefix}_invoke(void *arena);
 void ${prefix}_output(const void *arena, float *results);
-
+$release
 /* The operations from first to last, counted from 1: to time them one by one. */
 void ${prefix}_invoke_range(void *arena, int first, int last);
 #ifdef __cplusplus
@@ -166,25 +189,23 @@ def emit_source(programs: Mapping[str, Lowered]) -> str:
     helpers: dict[str, str] = {}
     bodies = []
     for prefix, lowered in programs.items():
-        for kernel in lowered.kernels:
+        for kernel in (part for parts in lowered.parts for part in parts):
             helpers |= kernel.helpers
             if kernel.expanded_bytes:
                 helpers["expand"] = EXPAND
             functions.setdefault(kernel.code, f"kernel_{len(functions)}")
         bodies.append(_program(lowered, prefix, functions))
     definitions = [code.replace(" NAME(", f" {name}(", 1) for code, name in functions.items()]
-    return "\n".join([_PRELUDE, target.vocabulary, _COMMON, *helpers.values(), *definitions, *bodies])
+    threads = [POOL_HEADER, _PARTS] if any(lowered.threads > 1 for lowered in programs.values()) else []
+    return "\n".join([_PRELUDE, target.vocabulary, _COMMON, *threads, *helpers.values(), *definitions, *bodies])
 
 
 def _program(lowered: Lowered, prefix: str, functions: Mapping[str, str]) -> str:
     lines, expansions = [], []
-    for position, (operation, kernel) in enumerate(zip(lowered.program.operations, lowered.kernels, strict=True)):
-        arguments = []
-        for number, argument in enumerate(kernel.arguments):
-            if isinstance(argument, Place):
-                # Through void *, since a scratch and the logits are not bytes.
-                arguments.append(f"(void *)(arena + {lowered.address(argument, position)})")
-            elif isinstance(argument, Constant):
+    for position, (operation, parts) in enumerate(zip(lowered.program.operations, lowered.parts, strict=True)):
+        constants: dict[int, str] = {}  # what the parts share, by the number of the argument
+        for number, argument in enumerate(parts[0].arguments):
+            if isinstance(argument, Constant):
                 name = f"{prefix}_{position}_{number}"
                 lines.append(array(name, argument.stored))
                 if isinstance(argument, Coded):
@@ -192,9 +213,18 @@ def _program(lowered: Lowered, prefix: str, functions: Mapping[str, str]) -> str
                     sizes = f"{argument.array.size}, {name}, {argument.stored.size}, {argument.alphabets}"
                     expansions.append(f"  if (!expand((uint8_t *){place}, {sizes})) return 4;\n")
                     name = place
-                arguments.append(name)
-            else:
-                arguments.append(argument)
+                constants[number] = name
+        calls = []
+        for number, part in enumerate(parts):
+            calls.append(f"{functions[part.code]}({', '.join(_arguments(lowered, position, number, constants))});")
+        if len(parts) > 1:
+            names = [f"{prefix}_{position}_part_{number}" for number in range(len(parts))]
+            pairs = zip(names, calls, strict=True)
+            lines += [f"static void {name}(uint8_t *arena) {{ {call} }}" for name, call in pairs]
+            calls = [
+                f"static void (*const parts[])(uint8_t *arena) = {{{', '.join(names)}}};",
+                f"in_parts(arena, {lowered.pool_address}, parts, {len(parts)});",
+            ]
         pixels = ", const uint8_t *pixels" if position == 0 else ""
         lines.append(f"static void {prefix}_{position}(uint8_t *arena{pixels}) {{")
         layout = lowered.layouts.get(operation.target)
@@ -205,8 +235,23 @@ def _program(lowered: Lowered, prefix: str, functions: Mapping[str, str]) -> str
                 f"{tensor.width * tensor.channels}, {layout.halo[0]}, {layout.halo[1] * tensor.channels}, "
                 f"{tensor.zero_point});"
             )
-        lines += [f"  {functions[kernel.code]}({', '.join(arguments)});", "}"]
-    return "\n".join(lines) + _filled(_FUNCTIONS, lowered, prefix, "".join(expansions))
+        lines += [*("  " + call for call in calls), "}"]
+    functions_text = _filled(_FUNCTIONS, lowered, prefix, "".join(expansions))
+    if lowered.threads > 1:
+        functions_text += _RELEASE.substitute(prefix=prefix, pool=lowered.pool_address)
+    return "\n".join(lines) + functions_text
+
+
+def _arguments(lowered: Lowered, position: int, part: int, constants: Mapping[int, str]) -> list[str]:
+    """What a part of a kernel is called with."""
+    arguments = []
+    for number, argument in enumerate(lowered.parts[position][part].arguments):
+        if isinstance(argument, Place):
+            # Through void *, since a scratch and the logits are not bytes.
+            arguments.append(f"(void *)(arena + {lowered.address(argument, position, part)})")
+        else:
+            arguments.append(argument if isinstance(argument, str) else constants[number])
+    return arguments
 
 
 def array(name: str, values: NDArray[Any]) -> str:
@@ -221,14 +266,19 @@ def array(name: str, values: NDArray[Any]) -> str:
 
 
 def _filled(template: Template, lowered: Lowered, prefix: str, expansions: str = "") -> str:
-    program, last = lowered.program, len(lowered.kernels) - 1
+    program, last, threads = lowered.program, len(lowered.kernels) - 1, lowered.threads
+    status = STATUS | THREADS_STATUS if threads > 1 else STATUS
+    pool = f"*pool_at(arena, {lowered.pool_address})"
     return template.substitute(
         prefix=prefix,
+        start=f"  if (!({pool} = automc_pool_start({threads}))) return 7;\n" if threads > 1 else "",
+        threads=_THREADS.substitute(prefix=prefix, threads=threads) if threads > 1 else "",
+        release=f"void {prefix}_release(void *arena);\n" if threads > 1 else "",
         steps=", ".join(f"{prefix}_{position}" for position in range(1, last + 1)),
         last=last,
         macs=program.macs(),
         description=lowered.target.description,
-        reasons="; ".join(f"{code}, {reason}" for code, reason in STATUS.items() if code),
+        reasons="; ".join(f"{code}, {reason}" for code, reason in status.items() if code),
         height=program.input.height,
         width=program.input.width,
         channels=program.input.channels,

@@ -67,9 +67,18 @@ target_link_libraries(model PUBLIC OpenCL::OpenCL)
 }
 
 
-def emit_cmake(target: Target) -> str:
+_POOL = """
+# What gives it threads; another pool of the same functions does as well.
+find_package(Threads REQUIRED)
+add_library(pool STATIC pool.c)
+target_link_libraries(pool PUBLIC Threads::Threads)
+target_link_libraries(model INTERFACE pool)
+"""
+
+
+def emit_cmake(target: Target, threads: int) -> str:
     """The CMake file that builds the example."""
-    return _CMAKE.substitute(library=_LIBRARIES[target.language])
+    return _CMAKE.substitute(library=_LIBRARIES[target.language] + (_POOL if threads > 1 else ""))
 
 
 def emit_example(program: Program, prefix: str) -> str:

@@ -14,6 +14,7 @@ from string import Template
 
 from automc.compiler.isa import ALIGNMENT
 from automc.compiler.lowering import Lowered
+from automc.compiler.pool import SERIAL_POOL
 from automc.compiler.toolchain import ToolChain
 
 START = """
@@ -194,6 +195,8 @@ def driver(programs: Mapping[str, Lowered]) -> str:
             f"  {{{prefix}_init, {prefix}_input, {prefix}_invoke, {prefix}_output, {lowered.caller_bytes}, "
             f"{lowered.program.input.size}, {lowered.program.outputs}}},"
         )
+    if any(lowered.threads > 1 for lowered in programs.values()):
+        declarations.append(SERIAL_POOL)
     return _DRIVER.substitute(
         declarations="\n".join(declarations),
         entries="\n".join(entries),

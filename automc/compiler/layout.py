@@ -18,6 +18,7 @@ class Layout:
 
     tensor: Tensor
     halo: tuple[int, int]  # rows above and below, pixels left and right
+    first_row: int = 0  # of the tensor in memory, where this is some of its rows
 
     @property
     def row_bytes(self) -> int:
@@ -31,7 +32,9 @@ class Layout:
         """The offset of pixel (0, 0), or of the first pixel of its `padding`, which the halo must have room for."""
         assert padding[0] <= self.halo[0]
         assert padding[1] <= self.halo[1]
-        return (self.halo[0] - padding[0]) * self.row_bytes + (self.halo[1] - padding[1]) * self.tensor.channels
+        return (self.first_row + self.halo[0] - padding[0]) * self.row_bytes + (
+            self.halo[1] - padding[1]
+        ) * self.tensor.channels
 
 
 def layouts(program: Program, halos: bool = True) -> Mapping[str, Layout]:

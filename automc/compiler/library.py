@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compiler.emit import STATUS
 from automc.compiler.isa import ALIGNMENT
+from automc.compiler.sources import STATUS
 from automc.compression.interpreter import check_pixels
 from automc.compression.program import Program
 from automc.errors import RunnerError
@@ -62,6 +63,8 @@ class Library:
         if status != 0:
             reason = STATUS.get(status, f"init answered {status}")
             raise RunnerError(f"the library of {program.name} cannot run here: {reason}")
+        if hasattr(code, f"{prefix}_release"):  # of several threads
+            weakref.finalize(self, _release, getattr(code, f"{prefix}_release"), self._arena)
 
     @property
     def operations(self) -> int:
@@ -87,7 +90,7 @@ class Library:
     def time(self, pixels: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
         """Seconds of the thread's CPU time for one image, `height x width x channels`, `repeats` times.
 
-        Of several images, the first is taken.
+        Where several threads compute, seconds on the clock. Of several images, the first is taken.
         """
         image = self._one_image(pixels)
 
@@ -135,6 +138,10 @@ class Library:
         for name, memory in (("arena", self._arena), ("output", logits)):
             if not memory.intact:
                 raise RunnerError(f"the library of {self.program.name} wrote outside its {name}")
+
+
+def _release(function: Any, arena: _Guarded) -> None:
+    function(arena.address)
 
 
 class _Guarded:

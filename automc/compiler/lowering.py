@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from automc.compiler.arena import Lifetime, Piece, aligned, plan
-from automc.compiler.isa import OVERREAD, Target
+from automc.compiler.isa import ALIGNMENT, OVERREAD, Target
 from automc.compiler.kernel import Context, Decoded, Kernel, Own, Place
 from automc.compiler.layout import Layout
 from automc.compiler.opencl.schedules import schedule as schedule_opencl
 from automc.compiler.schedules import schedule
+from automc.compiler.strips import parts_of
 from automc.compression.program import Program
+from automc.errors import InputError
+
+MOST_THREADS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +26,27 @@ class Lowered:
     program: Program
     target: Target
     kernels: tuple[Kernel, ...]
+    parts: tuple[tuple[Kernel, ...], ...]  # of each kernel, for several threads; or the kernel itself
     layouts: Mapping[str, Layout]
     offsets: Mapping[Piece, int]
     arena_bytes: int
 
-    def address(self, place: Place, position: int) -> int:
-        """The offset in the arena of a place that the kernel at `position` uses."""
+    def address(self, place: Place, position: int, part: int = 0) -> int:
+        """The offset in the arena of a place that a part of the kernel at `position` uses."""
         if isinstance(place.name, str):
             position = self._writers[place.name]
-        return self.offsets[(position, place.name)] + place.offset
+        own = part * aligned(self.kernels[position].scratch_bytes) if place.name is Own.SCRATCH else 0
+        return self.offsets[(position, place.name)] + own + place.offset
+
+    @property
+    def threads(self) -> int:
+        """How many compute at once."""
+        return max(len(parts) for parts in self.parts)
+
+    @property
+    def pool_address(self) -> int:
+        """The offset in the arena of the pointer to the threads, where there are several."""
+        return self.arena_bytes - OVERREAD - ALIGNMENT
 
     @property
     def expanded_bytes(self) -> int:
@@ -55,11 +71,22 @@ class Lowered:
         return {operation.target: position for position, operation in enumerate(self.program.operations)}
 
 
-def lower(program: Program, target: Target) -> Lowered:
-    """Choose a kernel for every operation and plan the arena."""
+def lower(program: Program, target: Target, threads: int = 1) -> Lowered:
+    """Choose a kernel for every operation, cut it for so many threads, and plan the arena.
+
+    Raises `InputError` for a number of threads that makes no sense.
+    """
+    if not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads must be 1 to {MOST_THREADS}. Got {threads} instead.")
+    if threads > 1 and target.language != "C":
+        raise InputError(f"{target.name} divides the work itself: threads must be 1. Got {threads} instead.")
     context = Context(program, target)
     schedule_one = {"C": schedule, "OpenCL C": schedule_opencl}[target.language]
-    kernels = tuple(schedule_one(operation, context) for operation in program.operations)
+    kernels, parts = [], []
+    for operation in program.operations:
+        kernels.append(schedule_one(operation, context))
+        cut = parts_of(operation, context, threads) if threads > 1 else [context]
+        parts.append(tuple(schedule_one(operation, part) for part in cut) if len(cut) > 1 else (kernels[-1],))
     lifetimes: dict[Piece, Lifetime] = {}
     for position, (operation, kernel) in enumerate(zip(program.operations, kernels, strict=True)):
         readers = [index for index, reader in enumerate(program.operations) if operation.target in reader.sources]
@@ -67,8 +94,10 @@ def lower(program: Program, target: Target) -> Lowered:
         size = layout.size_bytes if layout else 4 * program.outputs
         lifetimes[(position, operation.target)] = Lifetime(size, position, max(readers, default=position))
         if kernel.scratch_bytes:
-            lifetimes[(position, Own.SCRATCH)] = Lifetime(kernel.scratch_bytes, position, position)
+            scratch_bytes = (len(parts[position]) - 1) * aligned(kernel.scratch_bytes) + kernel.scratch_bytes
+            lifetimes[(position, Own.SCRATCH)] = Lifetime(scratch_bytes, position, position)
         if kernel.expanded_bytes:
             lifetimes[(position, Own.EXPANDED)] = Lifetime(kernel.expanded_bytes, 0, len(kernels) - 1)
     offsets, total = plan(lifetimes)
-    return Lowered(program, target, kernels, context.layouts, offsets, total + OVERREAD)
+    total += ALIGNMENT if any(len(each) > 1 for each in parts) else 0
+    return Lowered(program, target, tuple(kernels), tuple(parts), context.layouts, offsets, total + OVERREAD)

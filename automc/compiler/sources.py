@@ -9,7 +9,7 @@ from automc.compiler.lowering import Lowered
 from automc.compiler.opencl import host
 
 _EMITTERS = {"C": (emit.emit_source, emit.emit_header), "OpenCL C": (host.emit_source, host.emit_header)}
-STATUS: Mapping[int, str] = {**emit.STATUS, **host.STATUS}  # what init can answer
+STATUS: Mapping[int, str] = {**emit.STATUS, **emit.THREADS_STATUS, **host.STATUS}  # what init can answer
 
 
 def emit_source(programs: Mapping[str, Lowered]) -> str:

@@ -239,6 +239,8 @@ def build_bench(artifact: Artifact, device: str, cpu: str, path: Path, load_seco
     program, target = artifact.program(), find_target(artifact.target)
     _require_bare(target)
     known = artifact.manifest
+    if known["threads"] > 1:
+        raise CompileError("a bench program times one thread: compile the library with one")
     notes = f"printed by the bench program of {program.name}, after its results were found to be exact"
     table = empty_table(device, cpu, target.name, known["compiler"], known["flags"], notes)
     timed = {known["prefix"]: _Timed(program, known["arena_bytes"], kernels_of_program(program))}
