@@ -227,7 +227,7 @@ def compile_(
     target: Target = None,
     compiler: Compiler = "zig",
     out: Out = None,
-    explain: Annotated[bool, typer.Option(help="Print the kernel, tile and bytes of each layer.")] = False,
+    explain: Annotated[bool, typer.Option(help="Print kernel, tile, bytes and speed of each layer.")] = False,
     onnx: Annotated[bool, typer.Option(help="Write the program as an ONNX model, too, for other runtimes.")] = False,
     threads: Annotated[int, typer.Option(help="How many threads compute at once, by a pool that you may replace.")] = 1,
 ) -> None:

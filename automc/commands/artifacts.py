@@ -14,6 +14,7 @@ from automc.commands.specs import open_problem
 from automc.errors import InputError, PolicyError, RunnerError
 
 if TYPE_CHECKING:
+    from automc.compiler.artifact import Artifact
     from automc.compression.policy import Policy
     from automc.compression.program import Program
     from automc.network.graph import Network
@@ -79,7 +80,6 @@ def compile_command(
 ) -> None:
     """Build a library, and on request say which kernel each layer got."""
     from automc.compiler.artifact import compile_program
-    from automc.compiler.explain import explain as explained
     from automc.compiler.targets import TARGETS, host_target, runs_here
     from automc.compiler.verify import verify
     from automc.compression.program import Program
@@ -96,8 +96,7 @@ def compile_command(
 
         write_onnx(loaded, folder / "model.onnx")
     if explain:
-        for row in explained(loaded, chosen):
-            say(str(row))
+        _explain(artifact, loaded)
     for line in artifact.summary():
         say(line)
     meant = TARGETS[chosen]
@@ -110,6 +109,20 @@ def compile_command(
             verification.require_equal()
             say(f"verified under emulation on {verification.images} inputs ({verification.machine})")
     say(f"written to {folder}; try it with: automc verify {folder}")
+
+
+def _explain(artifact: Artifact, program: Program) -> None:
+    """Say of each layer what was chosen for it, and how fast it is."""
+    from automc.compiler.explain import explain
+    from automc.compiler.targets import find_target, runs_here
+    from automc.cost.rates import rates, table_for
+
+    table = table_for(artifact.target)
+    library = artifact.load() if runs_here(find_target(artifact.target)) else None
+    for row, rate in zip(explain(program, artifact.target), rates(program, table, library), strict=True):
+        say(f"{row}  {rate}".rstrip())
+    if table is not None:
+        say(f"estimates by the table {table.header.device}, of one thread on {table.header.cpu}")
 
 
 def bench_command(artifact: Path, device: str, cpu: str, load: float, out: Path | None) -> None:
