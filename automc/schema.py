@@ -159,6 +159,7 @@ class FinetuningSpec(_Model):
     schedule: Literal["cosine", "linear"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     averaging: Annotated[float, Field(ge=0, le=0.2)] = 0.1
+    normalising: Annotated[float, Field(ge=0, le=0.8)] = 0.0  # the first part, in which batch norms are live
     temperature: Annotated[float, Field(gt=0)] = 2.0
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.7  # the dense network's weight; the label has the rest
     crop: Annotated[int, Field(ge=0)] = 4

@@ -266,11 +266,12 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("wide", [False, True])
-def test_a_killed_run_ends_with_the_same_program(tmp_path: Path, wide: bool) -> None:
+@pytest.mark.parametrize(("wide", "normalising"), [(False, 0.0), (True, 0.0), (False, 0.5), (True, 0.7)])
+def test_a_killed_run_ends_with_the_same_program(tmp_path: Path, wide: bool, normalising: float) -> None:
     builder = Builder(np.random.default_rng(5), (1, 8, 8), wide=wide)
     program = builder.finish(builder.convolve(builder.input, 10, stride=(2, 2)))
-    spec = SPEC.model_copy(update={"batch_size": 16, "epochs": 1.9, "crop": 1, "flip": True})
+    changes = {"batch_size": 16, "epochs": 1.9, "crop": 1, "flip": True, "normalising": normalising}
+    spec = SPEC.model_copy(update=changes)
     images = DIGITS.train.take(slice(0, 500))
 
     def run(folder: Path, deaths: int) -> Program:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from automc.compression.descent import Descent
 from automc.compression.gradients import gradient_type
 from automc.compression.interpreter import check_pixels
+from automc.compression.normalisation import BatchNorms
 from automc.compression.program import Program
 from automc.compression.shadow import ShadowWeights
 from automc.errors import CorruptFile, RunMismatch, WeightsError
@@ -28,6 +29,7 @@ from automc.schema import FinetuningSpec
 Report = Callable[[str], None]
 
 _STEPS_BETWEEN_STATES = 25
+_CALIBRATION = 256  # images that batch norms begin with the statistics of
 
 
 def finetune(
@@ -42,11 +44,12 @@ def finetune(
 ) -> Program:
     """`program` with integer weights and biases that answer more like `teacher`, and more rightly, on `images`.
 
-    The forward pass is the program's own arithmetic, with straight-through gradients (Bengio et al. 2013); scales,
-    zero-points and multipliers stay. The loss is distillation from the dense float network (Hinton et al. 2015, section
-    2) and cross-entropy, of images the squared errors; `Descent` moves the weights, at a rate that rises within the
-    first tenth and falls to zero. Whether the result is better than `program` is for the caller to judge, on images
-    that neither has seen.
+    The forward pass is the program's own arithmetic, with straight-through gradients (Bengio et al. 2013); scales and
+    zero-points stay. For the first part `normalising` of the training, batch norms stand behind the sums; multipliers
+    and biases then take them over, and the rest is exactly what is deployed. The loss is distillation from the dense
+    float network (Hinton et al. 2015, section 2) and cross-entropy, of images the squared errors; `Descent` moves the
+    weights, at a rate that rises within the first tenth and falls to zero. Whether the result is better than `program`
+    is for the caller to judge, on images that neither has seen.
 
     Runs on a CUDA device where there is one. The state is kept in `folder`, so that the same call goes on where a
     killed one stopped; on the same CPU it ends with the same program. Raises `RunMismatch` where `folder` holds the
@@ -55,35 +58,110 @@ def finetune(
     """
     check_pixels(program, images.pixels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shadow = ShadowWeights(program, device)
-    descent = Descent(shadow)
     ask = _Teacher(teacher, images, mean, std, device)
-    path, identity = folder / "finetuning.safetensors", _identity(program, images, teacher, mean, std, spec)
-    first = _restore(descent, path, identity)
-    steps_an_epoch = math.ceil(len(images) / spec.batch_size)
-    total = math.ceil(spec.epochs * steps_an_epoch)
-    memory = 1 - 1 / max(1.0, spec.averaging * total)
-    losses, right, seen = 0.0, 0, 0
-    for step in range(first, total):
-        batch = _batch(images, spec, *divmod(step, steps_an_epoch))
-        answers = shadow(torch.from_numpy(batch.pixels).to(device).permute(0, 3, 1, 2)).cpu()
+    state = _State(program, images, spec, device, folder, _identity(program, images, teacher, mean, std, spec))
+    total, losses, right, seen = state.total, 0.0, 0, 0
+    for step in range(state.steps, total):
+        batch = _batch(images, spec, *divmod(step, state.steps_an_epoch))
+        answers = state.shadow(torch.from_numpy(batch.pixels).to(device).permute(0, 3, 1, 2)).cpu()
         found = _loss(answers, batch, ask, spec)
         if not math.isfinite(found.item()):
             raise WeightsError(f"fine-tuning: the loss of step {step + 1} is not finite; are the teacher's weights?")
-        shadow.zero_grad(set_to_none=True)
         found.backward()  # type: ignore[no-untyped-call]
-        descent.step(spec.learning_rate * _schedule(spec, step / total), spec.weight_decay, memory)
+        state.move(spec.learning_rate * _schedule(spec, step / total))
         losses += found.item() * len(batch)
         right += int((answers.argmax(1).numpy() == batch.labels).sum())
         seen += len(batch)
         if (step + 1) % _STEPS_BETWEEN_STATES == 0 or step + 1 == total:
-            _store(descent, path, identity, step + 1)
+            state.store()
             known = "" if images.targets is not None else f"  accuracy on the images it trains on {right / seen:.4f}"
             report(
-                f"fine-tuning: epoch {(step + 1) / steps_an_epoch:.2f}/{spec.epochs:g}  loss {losses / seen:.4g}{known}"
+                f"fine-tuning: epoch {(step + 1) / state.steps_an_epoch:.2f}/{spec.epochs:g}  "
+                f"loss {losses / seen:.4g}{known}"
             )
             losses, right, seen = 0.0, 0, 0
-    return descent.average()
+    return state.descent.average()
+
+
+class _State:
+    """All that changes while a network is fine-tuned, kept in a file: the weights, their descent, the batch norms.
+
+    Where another run's state is in the folder, raises `RunMismatch`, where it cannot be read, `CorruptFile`.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        images: Images,
+        spec: FinetuningSpec,
+        device: torch.device,
+        folder: Path,
+        identity: dict[str, str],
+    ) -> None:
+        self.steps_an_epoch = math.ceil(len(images) / spec.batch_size)
+        self.total = math.ceil(spec.epochs * self.steps_an_epoch)
+        self.steps = 0
+        self.shadow = ShadowWeights(program, device)
+        self.descent = Descent(self.shadow)
+        self._spec, self._identity = spec, identity
+        self._path, self._folded = folder / "finetuning.safetensors", folder / "folded.safetensors"
+        self._norms: BatchNorms | None = None
+        self._folds_at = math.floor(spec.normalising * self.total)
+        self._restore(torch.from_numpy(images.pixels[:_CALIBRATION]).to(device).permute(0, 3, 1, 2))
+
+    def move(self, rate: float) -> None:
+        """One step down the gradients that the shadow has."""
+        memory = 1 - 1 / max(1.0, self._spec.averaging * self.total)
+        self.descent.step(rate, self._spec.weight_decay, memory)
+        if self._norms is not None:
+            self._norms.move(rate)
+        self.shadow.zero_grad(set_to_none=True)
+        self.steps += 1
+        if self.steps == self._folds_at and self._norms is not None:
+            self._go_on_with(self._norms.folded())
+            self.shadow.original.save(self._folded)
+
+    def store(self) -> None:
+        """Write the state, so that a killed run loses little."""
+        from safetensors.torch import save
+
+        tensors = self.descent.tensors() | ({} if self._norms is None else self._norms.tensors())
+        # One file, so that no crash can leave tensors and the count of steps from different moments.
+        write_atomic(self._path, save(tensors, self._identity | {"steps": str(self.steps)}))
+
+    def _go_on_with(self, shadow: ShadowWeights) -> None:
+        self.shadow, self._norms = shadow, None
+        self.descent = Descent(shadow)
+
+    def _restore(self, pixels: Tensor) -> None:
+        """Load the last stored state, if there is one."""
+        from safetensors import SafetensorError, safe_open
+
+        device = pixels.device
+        if not self._path.exists():
+            if self._folds_at > 0:
+                self._norms = BatchNorms(self.shadow, pixels)
+                self.descent = Descent(self.shadow)
+            return
+        try:
+            with safe_open(self._path, "pt") as stored:
+                metadata = stored.metadata()
+                other = [part for part in self._identity if metadata[part] != self._identity[part]]
+                if other:
+                    raise RunMismatch(
+                        f"{self._path} belongs to a fine-tuning with another {', '.join(other)}; "
+                        "remove it or choose another folder"
+                    )
+                self.steps = int(metadata["steps"])
+                if self.steps < self._folds_at:
+                    self._norms = BatchNorms(self.shadow, pixels)
+                    self.descent = Descent(self.shadow)
+                    self._norms.restore(stored.get_tensor)
+                elif self._folds_at > 0:
+                    self._go_on_with(ShadowWeights(Program.load(self._folded), device))
+                self.descent.restore(stored.get_tensor)
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise CorruptFile(f"{self._path} is not a state of a fine-tuning: {error}") from error
 
 
 def _batch(images: Images, spec: FinetuningSpec, epoch: int, step: int) -> Images:
@@ -154,31 +232,3 @@ def _identity(
         "normalisation": canonical_json([mean, std]),
         "specification": canonical_json(spec.model_dump()),
     }
-
-
-def _store(descent: Descent, path: Path, identity: dict[str, str], steps: int) -> None:
-    from safetensors.torch import save
-
-    # One file, so that no crash can leave tensors and the count of steps from different moments.
-    write_atomic(path, save(descent.tensors(), identity | {"steps": str(steps)}))
-
-
-def _restore(descent: Descent, path: Path, identity: dict[str, str]) -> int:
-    """Load the last stored state, if there is one, and return how many steps it has seen."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
-        return 0
-    try:
-        with safe_open(path, "pt") as stored:
-            metadata = stored.metadata()
-            other = [part for part in identity if metadata[part] != identity[part]]
-            if other:
-                raise RunMismatch(
-                    f"{path} belongs to a fine-tuning with another {', '.join(other)}; "
-                    "remove it or choose another folder"
-                )
-            descent.restore(stored.get_tensor)
-            return int(metadata["steps"])
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise CorruptFile(f"{path} is not a state of a fine-tuning: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class ShadowWeights(nn.Module):
         self.original = program
         self.executed = to_torch(program).to(device)
         self.layers = [position for position, each in enumerate(program.operations) if isinstance(each, Convolve)]
-        steps = {position: self._step(position) for position in self.layers}
+        steps = {position: self.step(position) for position in self.layers}
         self.weights = nn.ParameterList(step.weight.clone() for step in steps.values())
         self.biases = nn.ParameterList(step.bias.to(torch.float64, copy=True) for step in steps.values())
         self._lengths = [_lengths(step.weight) for step in steps.values()]
@@ -40,7 +41,7 @@ class ShadowWeights(nn.Module):
         rounded: dict[str, Tensor] = {}
         for position, weight, bias in zip(self.layers, *self._integers(), strict=True):
             rounded[f"steps.{position}.weight"] = weight
-            rounded[f"steps.{position}.bias"] = bias.to(self._step(position).bias.dtype)
+            rounded[f"steps.{position}.bias"] = bias.to(self.step(position).bias.dtype)
         logits: Tensor = functional_call(self.executed, rounded, (pixels,))
         return logits
 
@@ -57,6 +58,12 @@ class ShadowWeights(nn.Module):
                     bias=stored.cpu().numpy().astype(np.int32),
                 )
         return dataclasses.replace(self.original, operations=tuple(operations))
+
+    def step(self, position: int) -> ConvolveStep:
+        """The layer at that position of the program, as it is computed."""
+        step = self.executed.steps[position]
+        assert isinstance(step, ConvolveStep)
+        return step
 
     @torch.no_grad()
     def gradients(self) -> list[Tensor]:
@@ -100,6 +107,19 @@ class ShadowWeights(nn.Module):
         for weight in self.weights:
             weight.mul_(1 - share)
 
+    @torch.no_grad()
+    def hold_lengths(self, layers: Sequence[int]) -> None:
+        """Give each channel's weights of these layers, by their positions, the length that they began with."""
+        for position, weight, lengths in zip(self.layers, self.weights, self._lengths, strict=True):
+            if position in layers:
+                weight.mul_((lengths / weight.flatten(1).norm(dim=1).clamp(min=1e-30)).view(-1, 1, 1, 1))
+
+    @torch.no_grad()
+    def take_weights(self, other: ShadowWeights) -> None:
+        """Go on with the weights of another shadow on the same grids, not with what they round to."""
+        for weight, others in zip(self.weights, other.weights, strict=True):
+            weight.copy_(others)
+
     def _bias_unit(self, position: int) -> float:
         """The input that a bias is the weight of."""
         return self.original.tensors[self._operation(position).source].limit / 4
@@ -117,17 +137,12 @@ class ShadowWeights(nn.Module):
         if position in self._entries:
             weight = _means(weight, self._entries[position])
         rounded = clamp_and_round(weight.clone(), -128, 128)  # so that the grid's ends pass gradients, too
-        return rounded * (self._step(position).weight != 0) if operation.skips_zeros else rounded
+        return rounded * (self.step(position).weight != 0) if operation.skips_zeros else rounded
 
     def _operation(self, position: int) -> Convolve:
         operation = self.original.operations[position]
         assert isinstance(operation, Convolve)
         return operation
-
-    def _step(self, position: int) -> ConvolveStep:
-        step = self.executed.steps[position]
-        assert isinstance(step, ConvolveStep)
-        return step
 
 
 def shared_entries(operation: Convolve) -> Tensor | None:

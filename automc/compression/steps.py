@@ -96,6 +96,8 @@ class _Quantise(_Step):
 class ConvolveStep(_Step):
     """A convolution over integers; `weight` and `bias` may be replaced by others of the same types.
 
+    `normalise` may stand between the sums, times `multiplier`, and what is written.
+
     weight: the program's as float32, bias: `out`, what the program's would be for zero-points of 0; in float64 where
     the sums go beyond what float32 holds.
     """
@@ -122,9 +124,10 @@ class ConvolveStep(_Step):
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias)
         self.register_buffer("multiplier", torch.tensor(operation.multiplier).view(-1, 1, 1))
+        self.normalise: nn.Module = nn.Identity()
 
     def forward(self, source: Tensor, residual_or_gate: Tensor | None = None) -> Tensor:
-        values = self._accumulators(source).mul_(self.multiplier)
+        values: Tensor = self.normalise(self._accumulators(source).mul_(self.multiplier))
         if self.writes_logits:
             return values
         if residual_or_gate is None:
