@@ -64,6 +64,7 @@ class CostModel:
     def __init__(
         self, network: Network, table: LatencyTable, order: Mapping[str, NDArray[np.int64]] | None = None
     ) -> None:
+        self.network = network
         self.table = table
         self._plan = KernelPlan(network, order)
         self.parts = self._plan.parts

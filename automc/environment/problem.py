@@ -137,5 +137,7 @@ class Problem:
 
 def _rounded_up(cost: float) -> str:
     """With six digits, never below `cost`, so that it can be asked for."""
+    if cost.is_integer():
+        return f"{cost:.0f}"
     digits = Decimal(repr(cost))
     return f"{digits.quantize(Decimal(1).scaleb(digits.adjusted() - 5), rounding=ROUND_CEILING):f}"
