@@ -139,6 +139,19 @@ def test_an_unreachable_limit_is_refused_with_the_nearest_that_can_be_reached() 
     assert problem_with({"latency_ms": asked}).cheapest
 
 
+def test_the_lowest_costs_are_told_in_whole_bytes_and_with_the_layers_that_hold_a_latency_up() -> None:
+    problem = problem_with({"latency_ms": 1.0})
+    size = problem.feasibility.lowest("size_bytes").cost
+    share = size / problem.dense_cost.size_bytes
+    assert problem.lowest_line("size_bytes") == (
+        f"size_bytes: the lowest reachable is {size:.0f}, {share:.1%} of the dense network at 8 bits"
+    )
+    choices = problem.feasibility.lowest("latency_ms").choices
+    prices = uneven_model().layer_prices(problem.space.policy(choices))
+    slowest = max(prices, key=lambda layer: prices[layer].latency_ms)
+    assert f"; most of it in {slowest} " in problem.lowest_line("latency_ms")
+
+
 def test_a_network_that_is_too_entangled_gets_no_certainty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("automc.environment.factors._LARGEST", 2)
     problem = problem_with({"latency_ms": 1e-6})
