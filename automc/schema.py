@@ -149,8 +149,9 @@ class FinetuningSpec(_Model):
     """How the winner is fine-tuned: the Program's own arithmetic with straight-through gradients and distillation.
 
     The learning rate is the share of its length by which a step may move a channel's weights; `schedule` is how it
-    comes down to zero, and `weight_decay` times it the share by which weights shrink. The result averages the weights
-    over the last part `averaging` of the training, about. `automc tune` searches good values.
+    comes down to zero, and `weight_decay` times it the share by which weights shrink. In the first part `normalising`
+    of the training batch norms are live. The result averages the weights over the last part `averaging`, about.
+    `automc tune` searches good values.
     """
 
     epochs: Annotated[float, Field(ge=0)] = 1.0
@@ -159,12 +160,11 @@ class FinetuningSpec(_Model):
     schedule: Literal["cosine", "linear"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     averaging: Annotated[float, Field(ge=0, le=0.2)] = 0.1
-    normalising: Annotated[float, Field(ge=0, le=0.8)] = 0.0  # the first part, in which batch norms are live
+    normalising: Annotated[float, Field(ge=0, le=0.8)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 2.0
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.7  # the dense network's weight; the label has the rest
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
-    mixing: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # the largest share of another image in each
     seed: int = 0
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from automc.errors import CorruptFile, RunMismatch
 from automc.network.datasets import Images, load_dataset
-from automc.network.training import ask, augment, mix, normalise, train
+from automc.network.training import ask, augment, normalise, train
 from automc.schema import TrainingSpec
 from tests.networks import MEAN, STD, TinyResidual
 
@@ -175,19 +175,3 @@ def test_targets_move_with_their_images() -> None:
         # Where both were shifted and mirrored alike, each pixel still stands in its square; what came in is black.
         squares = moved.targets.reshape(50, 8 // factor, factor, 8 // factor, factor, 1)
         assert ((squares == moved.pixels[:, :, None, :, None]).any((2, 4))).all()
-
-
-def test_mixing_lays_another_image_over_each_by_less_than_half() -> None:
-    pixels = np.repeat(np.arange(0, 250, 5, dtype=np.uint8), 4).reshape(50, 2, 2, 1)
-    images = Images(pixels, np.arange(50), pixels)
-    mixed = mix(images, 0.5, np.random.default_rng(0))
-    assert mixed.targets is not None
-    assert np.array_equal(mixed.pixels, mixed.targets)
-    assert np.array_equal(mixed.labels, images.labels)
-    moves = np.abs(mixed.pixels.astype(int) - pixels)[:, 0, 0, 0]
-    assert 20 < np.count_nonzero(moves) <= 50
-    assert moves.max() <= 125
-    extremes = Images(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1), np.zeros(2, np.int64))
-    largest = max(int(mix(extremes, 0.5, np.random.default_rng(seed)).pixels[0, 0, 0, 0]) for seed in range(40))
-    assert 100 < largest <= 128
-    assert np.array_equal(mix(images, 0.0, np.random.default_rng(0)).pixels, pixels)

@@ -23,7 +23,7 @@ from automc.errors import CorruptFile, RunMismatch, WeightsError
 from automc.files import canonical_json, write_atomic
 from automc.network.datasets import Images
 from automc.network.tasks import distillation, loss
-from automc.network.training import augment, fastest_layout, mix, normalise
+from automc.network.training import augment, fastest_layout, normalise
 from automc.schema import FinetuningSpec
 
 Report = Callable[[str], None]
@@ -169,8 +169,7 @@ def _batch(images: Images, spec: FinetuningSpec, epoch: int, step: int) -> Image
     order = np.random.default_rng((spec.seed, epoch)).permutation(len(images))
     chosen = images.take(order[step * spec.batch_size : (step + 1) * spec.batch_size])
     random = np.random.default_rng((spec.seed, epoch, step + 1))
-    moved = augment(chosen, spec.crop, spec.flip, random)
-    return mix(moved, spec.mixing, random) if spec.mixing else moved
+    return augment(chosen, spec.crop, spec.flip, random)
 
 
 def _schedule(spec: FinetuningSpec, progress: float) -> float:

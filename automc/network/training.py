@@ -50,22 +50,6 @@ def augment(images: Images, crop: int, flip: bool, random: np.random.Generator) 
     return Images(moved(images.pixels), images.labels, targets)
 
 
-def mix(images: Images, largest: float, random: np.random.Generator) -> Images:
-    """Lay over each image another one of the same images, by a share of up to `largest`; labels stay the first one's.
-
-    After Zhang et al. 2018 (mixup), for a teacher that answers the mixture: such images it has never learned by heart
-    (Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and consistent", section 3).
-    """
-    others = random.permutation(len(images))
-    shares = random.integers(0, round(256 * largest) + 1, (len(images), 1, 1, 1), dtype=np.uint16)
-
-    def mixed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        result: NDArray[np.uint8] = ((pixels * (256 - shares) + pixels[others] * shares + 128) >> 8).astype(np.uint8)
-        return result
-
-    return Images(mixed(images.pixels), images.labels, None if images.targets is None else mixed(images.targets))
-
-
 def _shifted(
     pixels: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.int64], margin: int
 ) -> NDArray[np.uint8]:

@@ -38,7 +38,7 @@ _SEARCHED: Mapping[str, BaseDistribution] = {
     "weight_decay": FloatDistribution(0.0, 0.1),
     "temperature": FloatDistribution(1.0, 8.0, log=True),
     "distillation": FloatDistribution(0.0, 1.0),
-    "mixing": FloatDistribution(0.0, 0.5),
+    "normalising": FloatDistribution(0.0, 0.8),
 }
 
 
