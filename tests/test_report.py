@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from automc.analysis import narrative
+from automc.analysis.ranking import rank
 from automc.analysis.report import write_report
 from automc.analysis.runs import read_run
 from automc.analysis.tables import write_tables
@@ -125,7 +126,9 @@ def test_equal_runs_give_equal_pages_and_tables(run, page, tmp_path):
     again = make_run(tmp_path / "demo", ("ppo", "random"), 3)
     assert report_of(again) == page
     first, second = write_tables(run), write_tables(again)
-    assert [path.name for path in first] == ["comparison.csv", "comparison.tex", "front.csv", "trials.csv"]
+    assert [path.name for path in first] == [
+        "comparison.csv", "comparison.tex", "front.csv", "ranking.csv", "trials.csv",
+    ]  # fmt: skip
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -165,7 +168,7 @@ def test_a_run_without_a_winner_gets_a_report_of_its_studies(tmp_path):
     assert "No library has been delivered" in page.text
     assert "Next steps" not in page.text
     assert "svg" in page.tags
-    assert [path.name for path in write_tables(tmp_path)] == ["front.csv", "trials.csv"]
+    assert [path.name for path in write_tables(tmp_path)] == ["front.csv", "ranking.csv", "trials.csv"]
 
 
 def test_a_study_without_a_success_and_one_without_a_trial_are_reported(tmp_path):
@@ -217,6 +220,12 @@ def test_tables_hold_plain_numbers_and_the_front_only(run):
     assert accuracies == sorted(accuracies)
     assert {row["searcher"] for row in front} <= {"ppo", "random"}
     (task,) = read_run(run).tasks
+    ranking = list(csv.DictReader(io.StringIO(paths["ranking.csv"].read_text())))
+    for row, standing in zip(ranking, rank(task).standings, strict=True):
+        assert row["searcher"] == standing.searcher
+        assert float(row["reward"]) == standing.reward.estimate
+        assert float(row["hypervolume_lower"]) == standing.hypervolume.lower
+        assert (float(row["reference_latency_ms"]), float(row["reference_accuracy"])) == task.reference
     best = max(study.trials["accuracy"].max() for study in task.studies)
     assert accuracies[-1] == best
 

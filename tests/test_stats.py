@@ -9,6 +9,7 @@ from automc.analysis.stats import (
     anytime_best,
     compare_pairs,
     holm,
+    interquartile_band,
     interquartile_interval,
     interquartile_mean,
     probability_of_improvement,
@@ -19,6 +20,18 @@ def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
     scores = np.array([[100.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, -100.0]])
     assert interquartile_mean(scores) == (3 + 4 + 5 + 6) / 4
     assert interquartile_mean(np.array([[1.0], [2.0], [9.0]])) == 4.0
+
+
+def test_a_band_is_the_interval_at_every_place():
+    curves = np.maximum.accumulate(np.random.default_rng(0).normal(size=(9, 30)), axis=1)
+    middle, lower, upper = interquartile_band(curves, np.random.default_rng(0))
+    for place in (0, 12, 29):
+        interval = interquartile_interval(curves[:, [place]], np.random.default_rng(1))
+        assert middle[place] == interval.estimate
+        assert lower[place] == pytest.approx(interval.lower, abs=0.15)
+        assert upper[place] == pytest.approx(interval.upper, abs=0.15)
+    one = interquartile_band(curves[:1], np.random.default_rng(0))
+    assert all((bound == curves[0]).all() for bound in one)
 
 
 def test_interquartile_mean_is_scipys_trimmed_mean():

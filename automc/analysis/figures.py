@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from automc.analysis.pareto import Floats, pareto_front
 from automc.analysis.runs import Task
-from automc.analysis.stats import anytime_best
+from automc.analysis.stats import anytime_best, interquartile_band
 from automc.environment.metrics import loss_column
 from automc.environment.quality import Reading
 from automc.search.result import RowKind
@@ -55,13 +55,13 @@ class ParetoFigure:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One searcher's best reward so far, `trials`: the mean over its seeds between the lowest and the highest seed."""
+    """One searcher's best reward so far, `trials`: the interquartile mean over its seeds within its 95 % interval."""
 
     searcher: str
     seeds: int
     mean: Floats
-    lowest: Floats
-    highest: Floats
+    lower: Floats
+    upper: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +134,8 @@ def learning_figure(task: Task) -> LearningFigure | None:
         length = max(len(study.trials) for study in studies)
         # A study that ended early keeps what it found.
         best = np.stack([_extended(anytime_best(study.column("reward")), length) for study in studies])
-        begun = np.isfinite(best).all(axis=0)
-        best = np.where(begun, best, np.nan)
-        curves.append(Curve(searcher, len(studies), best.mean(axis=0), best.min(axis=0), best.max(axis=0)))
+        best[:, ~np.isfinite(best).all(axis=0)] = np.nan  # where some seed has no success yet
+        curves.append(Curve(searcher, len(studies), *interquartile_band(best, np.random.default_rng(0))))
     if not curves:
         return None
     failed = sum(study.failed for study in task.studies)
@@ -145,7 +144,7 @@ def learning_figure(task: Task) -> LearningFigure | None:
         floor = _floor(rewards[np.isfinite(rewards)], [])
         return LearningFigure(tuple(curves), rewards, failed, floor, int((rewards < floor).sum()))
     # The first tenth of a search is mostly luck, and would flatten what comes after.
-    settled = np.concatenate([curve.lowest[len(curve.lowest) // 10 :] for curve in curves])
+    settled = np.concatenate([curve.lower[len(curve.lower) // 10 :] for curve in curves])
     floor = _floor(settled[np.isfinite(settled)], [float(np.nanmin(settled))])
     return LearningFigure(tuple(curves), None, failed, floor, 0)
 

@@ -189,7 +189,7 @@ def learning_caption(data: LearningFigure) -> str:
     """How the curves are to be read."""
     seeds = max(curve.seeds for curve in data.curves)
     text = "The best reward found so far"
-    text += ", mean over seeds, with a band from the lowest seed to the highest." if seeds > 1 else "."
+    text += ", interquartile mean over seeds, in a band of its 95 % bootstrap interval." if seeds > 1 else "."
     text += _below(data.hidden)
     return text + (f" {data.failed} failed trials are left out." if data.failed else "")
 

@@ -83,7 +83,8 @@ def _margin(bottom: float, top: float) -> float:
 
 def _look(position: int) -> tuple[str, str]:
     """Colour and shape of the searcher at this place in the alphabet."""
-    return _COLOURS[position % len(_COLOURS)], _SHAPES[position % len(_SHAPES)]
+    again = position // len(_COLOURS)  # a colour that is used again has another shape
+    return _COLOURS[position % len(_COLOURS)], _SHAPES[(position + again) % len(_SHAPES)]
 
 
 @_styled()
@@ -131,7 +132,7 @@ def draw_pareto(data: ParetoFigure) -> Figure:
 
 @_styled()
 def draw_learning(data: LearningFigure) -> Figure:
-    """Best reward so far by trial: the mean over seeds, in a band from the lowest seed to the highest."""
+    """Best reward so far by trial: the interquartile mean over seeds, in its 95 % interval."""
     figure, (axes,) = _canvas(7.2, 4.0)
     if data.rewards is not None:
         number = np.arange(1, len(data.rewards) + 1)
@@ -142,13 +143,17 @@ def draw_learning(data: LearningFigure) -> Figure:
         dashes = _DASHES[position % len(_DASHES)]  # so that a curve under another can be seen
         axes.step(number, curve.mean, where="post", color=colour, linestyle=dashes, linewidth=1.8, label=curve.searcher)
         if curve.seeds > 1:
-            axes.fill_between(number, curve.lowest, curve.highest, step="post", color=colour, alpha=0.15, linewidth=0)
-    top = max(float(np.nanmax(curve.highest)) for curve in data.curves)
+            axes.fill_between(number, curve.lower, curve.upper, step="post", color=colour, alpha=0.15, linewidth=0)
+    top = max(float(np.nanmax(curve.upper)) for curve in data.curves)
     axes.set_ylim(data.floor, top + _margin(data.floor, top))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trials")
     seeds = sorted({curve.seeds for curve in data.curves})
-    over = "" if seeds == [1] else f"\nmean over {' to '.join(map(str, sorted({seeds[0], seeds[-1]})))} seeds"
+    over = (
+        ""
+        if seeds == [1]
+        else f"\ninterquartile mean over {' to '.join(map(str, sorted({seeds[0], seeds[-1]})))} seeds"
+    )
     axes.set_ylabel(f"best reward so far{over}")
     figure.legend(loc="outside lower center", ncols=5)
     return figure

@@ -14,6 +14,7 @@ import numpy as np
 from automc.analysis.pareto import Floats
 
 _RESAMPLES = 5000
+_RESAMPLED_CURVES = 500
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,22 @@ def interquartile_interval(scores: Floats, rng: np.random.Generator, confidence:
     tail = (1 - confidence) / 2
     lower, upper = np.quantile(_interquartile_means(samples), [tail, 1 - tail])
     return Interval(estimate, float(lower), float(upper))
+
+
+def interquartile_band(curves: Floats, rng: np.random.Generator, confidence: float = 0.95) -> tuple[Floats, ...]:
+    """The interquartile mean at each place of `runs x n`, and the lower and upper bounds of its bootstrap interval.
+
+    Whole runs are drawn again, so that a bound is as steady as a curve. The band of one run is the run.
+    """
+    runs = len(curves)
+    middle = _interquartile_means(curves.T)
+    if runs < 2:
+        return middle, middle, middle
+    drawn = rng.integers(0, runs, (_RESAMPLED_CURVES, runs))
+    samples = np.stack([_interquartile_means(curves[picked].T) for picked in drawn])
+    tail = (1 - confidence) / 2
+    lower, upper = np.quantile(samples, [tail, 1 - tail], axis=0)
+    return middle, lower, upper
 
 
 def probability_of_improvement(first: Floats, second: Floats) -> float:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from automc.analysis.pareto import pareto_front
+from automc.analysis.ranking import rank
 from automc.analysis.runs import Run, Task, read_run
+from automc.analysis.stats import Interval
 from automc.analysis.units import QUANTITIES, digits
 from automc.environment.quality import Reading
 from automc.files import write_atomic
@@ -59,10 +61,10 @@ def _cost(row: Row, name: str) -> str:
 
 
 def write_tables(run_folder: Path) -> list[Path]:
-    """Write `comparison.csv`, `comparison.tex`, `front.csv` and `trials.csv` into a run's folder `tables`; the paths.
+    """Write `comparison.csv`, `comparison.tex`, `front.csv`, `ranking.csv` and `trials.csv` into a run's `tables`.
 
-    The CSV files hold plain numbers in the units that their heads name; only tables that have a row are written.
-    Raises as `read_run`.
+    The CSV files hold plain numbers in the units that their heads name; only tables that have a row are written, and
+    their paths are the answer. Raises as `read_run`.
     """
     run = read_run(run_folder)
     delivered = [(task.environment, task.result) for task in run.tasks if task.result is not None]
@@ -72,6 +74,7 @@ def write_tables(run_folder: Path) -> list[Path]:
         ),
         "comparison.tex": "\n".join(_tabular(name, result) for name, result in delivered),
         "front.csv": _csv(list(_front(run))),
+        "ranking.csv": _csv([row for task in run.tasks for row in _ranking(task)]),
         "trials.csv": _csv([_numbers(trial) for task in run.tasks for trial in _complete_trials(task)]),
     }
     written = [run_folder / "tables" / name for name, content in contents.items() if content]
@@ -97,6 +100,32 @@ def _record(environment: str, row: Row, column: str) -> dict[str, Any]:
         "measured_latency_ms": None if row.measured is None else row.measured.median_ms,
         **{name: getattr(row, name) for name in _COSTS},
     }
+
+
+def _ranking(task: Task) -> Iterator[dict[str, Any]]:
+    """The searchers of an environment, the best first: interquartile means over seeds with their 95 % intervals.
+
+    Hypervolumes are shares of the box from the best quality at cost 0 to the reference point, which is named.
+    """
+    cost, lowest = task.reference
+    for standing in rank(task).standings:
+        yield {
+            "environment": task.environment,
+            "searcher": standing.searcher,
+            "seeds": len(standing.rewards),
+            "trials": standing.trials,
+            **_bounded("reward", standing.reward),
+            **_bounded("hypervolume", standing.hypervolume),
+            f"reference_{task.cost_metric}": cost,
+            f"reference_{task.reading.column}": lowest,
+        }
+
+
+def _bounded(name: str, interval: Interval) -> dict[str, float | None]:
+    """An interval's numbers; the bounds of a single seed do not exist."""
+    known = np.isfinite(interval.lower)
+    bounds = {f"{name}_lower": interval.lower if known else None, f"{name}_upper": interval.upper if known else None}
+    return {name: interval.estimate, **bounds}
 
 
 def _front(run: Run) -> Iterator[dict[str, Any]]:
