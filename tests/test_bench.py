@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from automc.cost.kernels import KernelPlan
 from automc.cost.model import CostModel
 from automc.cost.probes import random_program
 from automc.cost.recognise import kernel_of
-from automc.cost.table import read_table
+from automc.cost.table import parse_table, read_table
 from automc.network.graph import Network
 from tests.networks import TINY_NETWORKS, TinyResidual, traced
 
@@ -30,11 +31,13 @@ def program() -> Program:
     return random_program(NETWORK, Policy(), seed=0)
 
 
-def run_bench(program: Program, built: Program, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_bench(
+    program: Program, built: Program, folder: Path, load_seconds: float = 0.0
+) -> subprocess.CompletedProcess[str]:
     """What the bench of `built` does that expects the results of `program`."""
     artifact = compile_program(built, host_target(), folder / "library")
     program.save(folder / "library" / "program.safetensors")
-    build_bench(artifact, "board", "a processor", folder / "bench")
+    build_bench(artifact, "board", "a processor", folder / "bench", load)
     return subprocess.run([folder / "bench"], capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -47,6 +50,15 @@ def test_what_it_prints_prices_the_network(program: Program, tmp_path: Path) -> 
     assert {row.kernel for row in table.rows} == {step.kernel for step in KernelPlan(NETWORK).steps(Policy())}
     assert all(row.latency_ms > 0 and row.count > 1 for row in table.rows)
     assert CostModel(NETWORK, table).cost(Policy()).interpolated == ()
+
+
+def test_the_load_for_a_power_meter_is_told_beside_the_table(program: Program, tmp_path: Path) -> None:
+    done = run_bench(program, program, tmp_path, load=0.05)
+    told = re.fullmatch(r"load: (\d+) inferences in (\d+\.\d{9}) seconds\n", done.stderr)
+    assert told
+    assert int(told[1]) > 1
+    assert float(told[2]) >= 0.05
+    assert parse_table(done.stdout, "printed").rows
 
 
 def test_another_result_is_found_out(program: Program, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from automc.search.searchers import build_searcher
 from automc.search.study import Study
 
 DEVICES = ("epyc_zen5_avx2", "cortex_a76", "cortex_m4")
-SHARE = "45%"
-TRIALS = 12
+SHARE = "60%"
+TRIALS = 10
 QUICK = (
     f"device={DEVICES[0]}", "metric=logit_error", f"goal.limits.latency_ms={SHARE}", "fidelity=independent",
     "data.search=200", "data.calibration=128",
