@@ -31,9 +31,7 @@ def program() -> Program:
     return random_program(NETWORK, Policy(), seed=0)
 
 
-def run_bench(
-    program: Program, built: Program, folder: Path, load_seconds: float = 0.0
-) -> subprocess.CompletedProcess[str]:
+def run_bench(program: Program, built: Program, folder: Path, load: float = 0.0) -> subprocess.CompletedProcess[str]:
     """What the bench of `built` does that expects the results of `program`."""
     artifact = compile_program(built, host_target(), folder / "library")
     program.save(folder / "library" / "program.safetensors")
