@@ -137,6 +137,7 @@ def test_the_command_verifies_what_it_compiled(small, tmp_path, capsys):
     compile_command(tmp_path, "opencl", "zig", None, True, False)
     printed = capsys.readouterr().out
     assert "dot products, mad24" in printed
+    assert "no table of opencl, and so no estimates" in printed
     assert "verified under emulation on 3 inputs (pocl cpu)" in printed
     header = (tmp_path / "library-opencl" / "model.h").read_text()
     assert "not-a-number where OpenCL has failed" in header

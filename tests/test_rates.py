@@ -54,3 +54,9 @@ def test_the_command_prints_the_speed_of_each_layer(program, tmp_path, capsys):
     assert "dot products" in lines[1]
     assert "measured" in lines[1]
     assert "GMAC/s" in lines[1]
+
+
+def test_targets_without_a_table_say_so(program, tmp_path, capsys):
+    program.save(tmp_path / "program.safetensors")
+    compile_command(tmp_path, "rv64", "zig", None, True, False)
+    assert "no table of rv64: it takes about 5.8 instructions for each" in capsys.readouterr().out

@@ -115,6 +115,7 @@ def _explain(artifact: Artifact, program: Program) -> None:
     """Say of each layer what was chosen for it, and how fast it is."""
     from automc.compiler.explain import explain
     from automc.compiler.targets import find_target, runs_here
+    from automc.cost.energy import published_energies
     from automc.cost.rates import rates, table_for
 
     table = table_for(artifact.target)
@@ -123,6 +124,11 @@ def _explain(artifact: Artifact, program: Program) -> None:
         say(f"{row}  {rate}".rstrip())
     if table is not None:
         say(f"estimates by the table {table.header.device}, of one thread on {table.header.cpu}")
+    elif counted := published_energies(artifact.target).instructions_per_mac:
+        say(f"no table of {artifact.target}: it takes about {counted} instructions for each multiply-accumulate "
+            "of a 3x3 layer of 8 bits, as counted under emulation")  # fmt: skip
+    else:
+        say(f"no table of {artifact.target}, and so no estimates")
 
 
 def bench_command(artifact: Path, device: str, cpu: str, load: float, out: Path | None) -> None:
