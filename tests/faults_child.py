@@ -35,5 +35,5 @@ def search(folder: Path, searcher: str, trials: int, pause_s: float) -> None:
             return Outcome.failed("cannot be judged")
         return formula_outcome(problem, policy)
 
-    settings = {"episodes": 2} if searcher == "ppo" else {}
+    settings = {"imagined": 2, "epochs": 1} if searcher == "ppo" else {}
     Study(folder, {"searcher": searcher}, build_searcher(searcher, settings, problem, 0), evaluate, trials).run()

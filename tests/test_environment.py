@@ -148,7 +148,7 @@ def test_what_is_not_an_action_is_refused_and_changes_nothing(action):
     with pytest.raises(InvalidAction, match=r"whole number in 0\.\.3"):
         env.step(action)
     assert env._walk.chosen == (1,)
-    np.testing.assert_array_equal(env._observer.observe(env._walk), before)
+    np.testing.assert_array_equal(env._observer.observe(env._walk.walks)[0], before)
 
 
 @pytest.mark.parametrize("action", [2, np.int64(2), np.uint8(2), np.array(2)])

@@ -61,7 +61,7 @@ class CompressionEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         """Begin with the first decision. Nothing is random, so every seed gives the same."""
         super().reset(seed=seed, options=options)
         self._walk = Walk(self.problem)
-        return self._observer.observe(self._walk), {}
+        return self._observer.observe(self._walk.walks)[0], {}
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Decide what is asked now.
@@ -84,7 +84,7 @@ class CompressionEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             info |= {"policy": walk.policy.model_dump(mode="json"), "metrics": dict(answer.metrics)}
             if answer.reason:
                 info["failure"] = answer.reason
-        return self._observer.observe(walk), reward, walk.done, False, info
+        return self._observer.observe(walk.walks)[0], reward, walk.done, False, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """`action_space.n` booleans: which actions are taken as they are. Never none of them."""

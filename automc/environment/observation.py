@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.environment.problem import Problem
+from automc.environment.problem import Floats, Problem
 from automc.environment.space import KINDS, MAX_CHOICES, replaced
-from automc.environment.walk import Walk
+from automc.environment.walk import Walks
 from automc.errors import ConfigError
 from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Pool
 
@@ -24,10 +24,10 @@ STATIC_FEATURES = (
     "macs_share",  # of the dense network's MACs, in this layer
     "macs_left",  # ... in all layers after it
     "saving",  # of the dense cost, if this decision alone compresses most
-    "budget",  # the limits as a share of the dense cost
     *(f"choice_{index}" for index in range(MAX_CHOICES)),  # as many for every search space
 )
 WALK_FEATURES = (
+    "budget",  # what may be used of the limits, as a share of the dense cost
     "least_cost",  # of what is chosen with the smallest rest, as a share of the dense cost
     "most_cost",  # ... with the largest rest
     "kept_inputs",  # the share of the layer's input channels that remains
@@ -39,7 +39,7 @@ FEATURES = STATIC_FEATURES + WALK_FEATURES
 
 
 class Observer:
-    """Turns the state of a walk into `len(FEATURES)` float32 in [-1, 1].
+    """Turns the state of walks into `len(FEATURES)` float32 in [-1, 1] for each.
 
     State after He et al. 2018 (AMC), section 3.1, with cost shares beside MACs and the values of the choices.
     Raises `ConfigError` where a decision has more than `MAX_CHOICES` choices.
@@ -53,29 +53,32 @@ class Observer:
                 f"a decision may have at most {MAX_CHOICES} choices. Got {self._space.most_choices} instead."
             )
         self._dense = problem.limits.ratio(problem.dense_cost)
+        self._weights = problem.limits.weights / self._dense
         self._static = self._static_features()
         self._kept = [_kept_shares(problem, problem.network[asked.layer]) for asked in self._space.decisions]
 
-    def observe(self, walk: Walk) -> NDArray[np.float32]:
-        """The features before the next decision; after the last, those of the last with the walk's final costs."""
-        position = min(len(walk.chosen), len(self._space.decisions) - 1)
-        features = np.concatenate([self._static[position], self._walk_features(walk, position)])
+    def observe(self, walks: Walks) -> NDArray[np.float32]:
+        """`walks x features` before the next decision; after the last, those of the last with the final costs."""
+        position = min(walks.position, len(self._space.decisions) - 1)
+        static = np.tile(self._static[position], (len(walks.shares), 1))
+        features = np.column_stack([static, *self._walk_features(walks, position)])
         return np.asarray(np.clip(features, -1, 1), np.float32)
 
-    def _walk_features(self, walk: Walk, position: int) -> list[float]:
-        decisions, chosen = self._space.decisions, walk.chosen
-        values = [decision.shares[index] for decision, index in zip(decisions, chosen, strict=False)]
-        previous = dict.fromkeys(KINDS, 1.0)
-        ratios = {}
-        for decision, value in zip(decisions, values, strict=False):
-            previous[decision.kind] = value
+    def _walk_features(self, walks: Walks, position: int) -> list[Floats]:
+        """One column for each of `WALK_FEATURES`."""
+        whole = np.ones(len(walks.shares))
+        previous: dict[str, Floats] = dict.fromkeys(KINDS, whole)
+        ratios, last = {}, whole
+        for decision, chosen in zip(self._space.decisions, walks.chosen.T, strict=False):
+            last = previous[decision.kind] = np.array(decision.shares)[chosen]
             if decision.kind == "keep_ratio":
-                ratios[decision.name] = value
+                ratios[decision.name] = last
         return [
-            self._share(chosen + self._space.smallest()[len(chosen) :]),
-            self._share(chosen + self._space.largest()[len(chosen) :]),
-            *(_share_kept(groups, ratios) for groups in self._kept[position]),
-            values[-1] if values else 1.0,
+            walks.shares / self._dense,
+            walks.least @ self._weights,
+            walks.most @ self._weights,
+            *(whole - _pruned(groups, ratios) for groups in self._kept[position]),
+            last,
             *previous.values(),
         ]
 
@@ -108,7 +111,6 @@ class Observer:
                     macs / network.macs,
                     1 - done[layer.name] / network.macs,
                     whole - self._share(replaced(self._space.largest(), position, 0)),
-                    1 / self._dense,
                     *decision.shares,
                     *[0.0] * (MAX_CHOICES - len(decision.shares)),
                 ]
@@ -156,5 +158,6 @@ def _groups(problem: Problem, tensor: str) -> dict[str, float]:
     }
 
 
-def _share_kept(groups: dict[str, float], ratios: dict[str, float]) -> float:
-    return 1 - sum(share * (1 - ratios.get(group, 1.0)) for group, share in groups.items())
+def _pruned(groups: dict[str, float], ratios: dict[str, Floats]) -> Floats | float:
+    """The share of channels that is gone."""
+    return sum((share * (1 - ratios[group]) for group, share in groups.items() if group in ratios), 0.0)

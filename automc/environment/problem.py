@@ -8,9 +8,12 @@ from decimal import ROUND_CEILING, Decimal
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from automc.compression.policy import Policy
 from automc.cost.model import Cost, CostModel
-from automc.environment.factors import Factors
+from automc.environment.factors import COSTS, Factors
 from automc.environment.feasibility import Feasibility, Kept
 from automc.environment.metrics import Metrics
 from automc.environment.quality import Metric, find_metric
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from automc.compression.prepare import Preparation
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.uint8]  # `n x decisions`: an index for each decision
 
 _NAMED_LAYERS = 3  # that hold up a latency
 _REMEMBERED_COSTS = 20_000  # an agent asks for the same early choices in every episode
@@ -93,6 +99,13 @@ class Problem:
             factors.cost if factors else lambda choices: self.cost(self.space.policy(choices))
         )
 
+    def costs_of(self, rows: Rows) -> Floats:
+        """`n x limits`: the limited costs of `n` choices, in the order of `limits.costs` and as exact as `cost_of`."""
+        if self.factors is not None:
+            return self.factors.costs(rows.astype(np.int64))[:, [COSTS.index(metric) for metric in self.limits.costs]]
+        costs = map(self.cost_of, map(tuple, rows.tolist()))
+        return np.array([[getattr(cost, metric) for metric in self.limits.costs] for cost in costs], np.float64)
+
     @cached_property
     def feasibility(self) -> Feasibility:
         """How low the costs of the search space go."""
@@ -104,9 +117,14 @@ class Problem:
 
         Raises `InfeasibleBudget`, with what is reachable and what stands in the way, where a hard limit is not kept.
         """
-        kept = self.feasibility.keep(self.limits)
-        if self.limits.hard and kept.worst > 1:
-            raise InfeasibleBudget(self._shortfall(kept))
+        return self.cheapest_within(1.0)
+
+    def cheapest_within(self, share: float) -> tuple[int, ...]:
+        """As `cheapest`, for a share of the limits."""
+        limits = self.limits.within(share)
+        kept = self.feasibility.keep(limits)
+        if limits.hard and kept.worst > 1:
+            raise InfeasibleBudget(self._shortfall(kept, limits))
         return kept.choices
 
     def lowest_line(self, metric: CostMetric) -> str:
@@ -121,9 +139,9 @@ class Problem:
         shares = (f"{layer} {prices[layer].latency_ms / lowest.cost:.0%}" for layer in slowest)
         return f"{text}; most of it in {', '.join(shares)}"
 
-    def _shortfall(self, kept: Kept) -> str:
+    def _shortfall(self, kept: Kept, allowed: Limits) -> str:
         certainty = "no policy of the search space keeps" if kept.certain else "no policy was found that keeps"
-        limits = self.limits.costs
+        limits = allowed.costs
         lines = [
             f"{self.lowest_line(metric)}. The limit is {limit:.6g}, {limit / getattr(self.dense_cost, metric):.1%}"
             for metric, limit in limits.items()

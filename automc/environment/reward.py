@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from automc.environment.metrics import Metrics
 from automc.errors import ConfigError
 from automc.schema import CostMetric, GoalSpec
@@ -54,6 +57,17 @@ class Limits:
     def hard(self) -> bool:
         """Whether no policy may exceed a limit."""
         return self.goal.reward in HARD_GOALS
+
+    def within(self, share: float) -> Limits:
+        """A share of the same limits."""
+        return Limits(self.goal, {metric: share * limit for metric, limit in self.costs.items()})
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """What a unit of each limited cost counts in the weighted mean of cost / limit."""
+        weights = np.array([self.goal.weights.get(metric, 1.0) for metric in self.costs])
+        shares: NDArray[np.float64] = weights / weights.sum() / np.array([*self.costs.values()])
+        return shares
 
     def ratio(self, cost: Costs) -> float:
         """The weighted mean of cost / limit."""

@@ -62,10 +62,14 @@ class _Costs:
     def changes(self, choices: Choices) -> list[Floats]:
         """For each decision `choices x limits`: by how much each load grows where only this decision changes."""
         here = self.loads(choices)
-        return [
-            np.stack([self.loads(replaced(choices, position, index)) - here for index in range(len(decision.choices))])
-            for position, decision in enumerate(self._problem.space.decisions)
+        decisions = self._problem.space.decisions
+        rows = [
+            replaced(choices, position, index)
+            for position, decision in enumerate(decisions)
+            for index in range(len(decision.choices))
         ]
+        changes = self._problem.costs_of(np.array(rows, np.uint8)) / [*self._allowed.values()] - here
+        return np.split(changes, np.cumsum([len(decision.choices) for decision in decisions])[:-1])
 
 
 def _total(losses: Sequence[Floats], choices: Choices) -> float:
@@ -102,14 +106,14 @@ def _solve(losses: Sequence[Floats], costs: _Costs, around: Choices, weights: Fl
 def _lowered(losses: Sequence[Floats], costs: _Costs, choices: Choices) -> Choices:
     """Step down, each time where least is lost for the load that is saved, until the exact costs fit."""
     while not costs.fit(choices):
-        worst = costs.loads(choices).max()
+        here, changes = costs.loads(choices), costs.changes(choices)
         steps = []
         for position, index in enumerate(choices):
             for lower in range(index):
-                candidate = replaced(choices, position, lower)
-                saved = worst - costs.loads(candidate).max()
+                saved = here.max() - (here + changes[position][lower]).max()
                 if saved > 0:
-                    steps.append(((losses[position][lower] - losses[position][index]) / saved, candidate))
+                    lost = losses[position][lower] - losses[position][index]
+                    steps.append((lost / saved, replaced(choices, position, lower)))
         if not steps:
             break
         choices = min(steps)[1]

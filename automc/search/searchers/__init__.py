@@ -27,6 +27,7 @@ class _BuiltIn(NamedTuple):
 _BUILT_IN = {
     "annealing": _BuiltIn("annealing", "Annealing", "simulated annealing from the best of a few random policies"),
     "cmaes": _BuiltIn("optuna_samplers", "CMAES", "covariance matrix adaptation (Optuna)"),
+    "ddpg": _BuiltIn("off_policy", "DDPGAgent", "a learned agent: AMC's deterministic policy gradient"),
     "deep": _BuiltIn("depth", "Deep", "a heuristic of AMC: the last layers are compressed most"),
     "dynamic": _BuiltIn("dynamic", "Dynamic", "exact allocation on measured sensitivities, corrected by its trials"),
     "evolution": _BuiltIn("evolution", "Evolution", "regularised evolution: the oldest policy dies"),
@@ -35,8 +36,10 @@ _BUILT_IN = {
     "nsga2": _BuiltIn("optuna_samplers", "NSGA2", "evolution of policies by NSGA-II (Optuna)"),
     "nsga3": _BuiltIn("optuna_samplers", "NSGA3", "evolution of policies by NSGA-III (Optuna)"),
     "ppo": _BuiltIn("ppo", "PPOAgent", "a learned agent: proximal policy optimisation with masked actions"),
+    "recurrent_ppo": _BuiltIn("recurrent_ppo", "RecurrentPPOAgent", "a learned agent: MnasNet's recurrent controller"),
     "random": _BuiltIn("random", "Random", "each decision drawn with equal chances from what the budget allows"),
     "shallow": _BuiltIn("depth", "Shallow", "a heuristic of AMC: the first layers are compressed most"),
+    "td3": _BuiltIn("off_policy", "TD3Agent", "a learned agent: twin delayed deterministic policy gradient"),
     "tpe": _BuiltIn("optuna_samplers", "TPE", "a tree-structured Parzen estimator (Optuna)"),
     "uniform": _BuiltIn("uniform", "Uniform", "every uniform policy that keeps the budget, the least compressed first"),
 }

@@ -1,0 +1,164 @@
+"""`Imagination`: what an agent's policies would earn, by what the trials have taught, and which of them to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automc.environment.metrics import Metrics, loss_column
+from automc.environment.problem import Floats, Problem, Rows
+from automc.environment.space import replaced
+from automc.search.allocation import Choices, allocate
+from automc.search.predictor import Predictor
+from automc.search.trials import Trial
+
+_KEPT = 200  # imagined policies that are remembered
+_ROUNDS = 2  # of exchanging
+_EXCHANGES = 200  # in a round
+_SLACK = 1e-3  # of the limits: the costs of two changes are not quite the sum of both
+
+
+class Imagination:
+    """Predicts rewards of policies, remembers the most promising that were not tried, and the best of all.
+
+    A policy's reward is that of the error which is expected of it, less `optimism` standard deviations, so that what is
+    not known is worth a trial. What an error costs in quality is a line through zero that is fitted to the
+    trials, the better ones counting more.
+    """
+
+    def __init__(self, problem: Problem, losses: Sequence[Floats], optimism: float) -> None:
+        self._problem = problem
+        self._predictor = Predictor(losses)
+        self.optimism = optimism
+        self._tried: dict[Choices, None] = {}
+        self._imagined: dict[Choices, None] = {}
+        self._errors: list[float] = []
+        self._quality_losses: list[float] = []
+        self._whole_quality = 0.0
+
+    def observe(self, choices: Choices, trial: Trial) -> None:
+        """Learn from a trial; of one that failed, only not to try it again."""
+        self._tried[choices] = None
+        self._imagined.pop(choices, None)
+        if trial.complete:
+            error = trial.metrics["logit_error"]
+            self._predictor.observe(choices, error)
+            self._errors.append(max(error, 1e-12))
+            column = self._problem.metric.reading.column
+            loss = trial.metrics[loss_column(column)]
+            self._quality_losses.append(loss)
+            self._whole_quality = trial.metrics[column] + loss
+
+    def rewards(self, rows: Rows) -> Floats:
+        """What each of `n` choices would earn."""
+        mean, deviation = self._predictor.predict(rows)
+        errors = np.maximum(mean - self.optimism * deviation, 0.1 * mean)
+        losses = self._price_of_error() * errors
+        names = [*self._problem.limits.costs]
+        return np.array(
+            [
+                self._problem.reward(_metrics(self._whole_quality, loss, error, dict(zip(names, costs, strict=True))))
+                for loss, error, costs in zip(losses, errors, self._problem.costs_of(rows).tolist(), strict=True)
+            ]
+        )
+
+    def remember(self, rows: Rows) -> None:
+        """Keep the most promising of these and of those that are remembered, for a trial."""
+        rows = rows[self._within(rows, 1.0)]
+        self._imagined |= dict.fromkeys(choices for choices in map(tuple, rows.tolist()) if choices not in self._tried)
+        if len(self._imagined) > _KEPT:
+            known = [*self._imagined]
+            order = np.argsort(-self.rewards(_rows(known)), kind="stable")[:_KEPT]
+            self._imagined = {known[index]: None for index in order}
+
+    def _within(self, rows: Rows, share: float) -> NDArray[np.bool_]:
+        """Which of `n` choices keep a share of the limits, as exactly as `Limits.fits`; all, where limits are soft."""
+        if not self._problem.limits.hard:
+            return np.ones(len(rows), np.bool_)
+        limits = np.array([*self._problem.limits.costs.values()]) * share
+        within: NDArray[np.bool_] = np.all(self._problem.costs_of(rows) <= limits, axis=1)
+        return within
+
+    def proposal(self, share: float) -> Choices | None:
+        """The most promising choices within a share of the limits that were not tried; None where none are known."""
+        if not self._imagined:
+            return None
+        known = [*self._imagined]
+        rewards = np.where(self._within(_rows(known), share), self.rewards(_rows(known)), -np.inf)
+        return known[int(rewards.argmax())] if np.isfinite(rewards).any() else None
+
+    def best(self, shares: Floats) -> Rows:
+        """For each share of the limits the most promising choices that keep it, tried or not; or else the cheapest."""
+        known = _rows([*self._tried, *self._imagined])
+        rewards = self.rewards(known)
+        found = {}
+        for share in dict.fromkeys(shares.tolist()):
+            fitting = np.where(self._within(known, share), rewards, -np.inf)
+            within = np.isfinite(fitting).any()
+            found[share] = known[fitting.argmax()] if within else _rows([self._problem.cheapest_within(share)])[0]
+        return np.array([found[share] for share in shares.tolist()])
+
+    def improve(self, share: float) -> None:
+        """Remember the exact allocation of what is predicted around the best, and then what exchanging its choices
+        leads to, until nothing better is found."""
+        best = self._best(share)
+        _, gains = self._changes(best)
+        counts = [len(decision.choices) for decision in self._problem.space.decisions]
+        self.remember(_rows([allocate(self._problem, np.split(-gains, np.cumsum(counts)[:-1]), share, best)]))
+        for _ in range(_ROUNDS):
+            best = self._best(share)
+            self.remember(self._exchanges(best, *self._changes(best), share))
+            if self._best(share) == best:
+                break
+
+    def _best(self, share: float) -> Choices:
+        return tuple(self.best(np.array([share]))[0].tolist())
+
+    def _changes(self, best: Choices) -> tuple[Rows, Floats]:
+        """The best with each choice of each decision, and what that gains."""
+        decisions = self._problem.space.decisions
+        rows = _rows(
+            [
+                replaced(best, position, index)
+                for position, decision in enumerate(decisions)
+                for index in range(len(decision.choices))
+            ]
+        )
+        return rows, self.rewards(rows) - self.rewards(_rows([best]))
+
+    def _exchanges(self, best: Choices, rows: Rows, gains: Floats, share: float) -> Rows:
+        """The best with one or two choices changed: those that promise most, where gains and costs add up."""
+        here = _rows([best])
+        changed = (rows != here).argmax(1)
+        limits = np.array([*self._problem.limits.costs.values()]) * share
+        saved = (self._problem.costs_of(here) - self._problem.costs_of(rows)) / limits
+        left = 1 - self._problem.costs_of(here)[0] / limits
+        gain = np.where(changed[:, None] != changed[None, :], gains[:, None] + gains[None, :], -np.inf)
+        if self._problem.limits.hard:
+            gain[((left + saved[:, None] + saved[None, :]) < -_SLACK).any(2)] = -np.inf
+        first, second = np.unravel_index(
+            np.argsort(-np.triu(gain, 1), axis=None, kind="stable")[:_EXCHANGES], gain.shape
+        )
+        found = rows[first]
+        found[np.arange(len(second)), changed[second]] = rows[second, changed[second]]
+        return found
+
+    def _price_of_error(self) -> float:
+        errors, losses = np.array(self._errors), np.array(self._quality_losses)
+        if not len(errors):
+            return 1.0
+        weights = np.square(errors.min() / errors)
+        return max(float((weights * losses * errors).sum() / (weights * errors * errors).sum()), 1e-9)
+
+
+def _rows(choices: Sequence[Choices]) -> Rows:
+    return np.array(choices, np.uint8)
+
+
+def _metrics(whole: float, loss: float, error: float, costs: Mapping[str, Any]) -> Metrics:
+    """Metrics of which only those are known that a reward depends on."""
+    known = {"latency_ms": 0.0, "energy_mj": None, "size_bytes": 0, "macs": 0} | dict(costs)
+    return Metrics(whole - loss, loss, error, peak_memory_bytes=0, **known)

@@ -1,0 +1,120 @@
+"""`Agent`: what all agents of Stable-Baselines3 share: how they meet a problem, and how they are saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import Tensor
+
+from automc.environment.problem import Floats, Problem, Rows
+from automc.errors import ConfigError, CorruptFile
+from automc.files import canonical_json, sha256_of, write_atomic
+from automc.search.episodes import AGENT_FEATURES, Episodes
+from automc.search.searchers.base import Evaluate, Searcher, Settings
+
+_CARD, _NETWORK = "agent.json", "agent.safetensors"
+
+
+class AgentSettings(Settings):
+    """`agent`: the folder of a study whose agent goes on learning here, on whatever network; empty for a fresh one."""
+
+    agent: str = ""
+
+
+class Agent(Searcher):
+    """A network that decides, of one shape for every problem, and learns by an algorithm of Stable-Baselines3.
+
+    An episode is a policy and a trial; its reward comes at the end and is not discounted.
+
+    Stable-Baselines3 seeds the global generators of Python, NumPy and torch with this searcher's seed, and draws from
+    torch's.
+    """
+
+    name: ClassVar[str]
+    continuous: ClassVar[bool] = False  # whether an action is a number from -1 to 1 instead of an index
+    learner: BaseAlgorithm | None = None
+
+    def __init__(self, problem: Problem, settings: Any, seed: int) -> None:
+        super().__init__(problem, settings, seed)
+        self.steps = len(problem.space.decisions)
+        self._loaded = load_network(Path(settings.agent), self.name) if settings.agent else None
+
+    def build(self, episodes: Episodes) -> BaseAlgorithm:
+        """The algorithm with a fresh network."""
+        raise NotImplementedError
+
+    @property
+    def at_once(self) -> int:
+        """How many episodes there are before the agent learns from them."""
+        return 1
+
+    def begin(self, episodes: Episodes) -> BaseAlgorithm:
+        """The algorithm, its network fresh or loaded."""
+        learner = self.learner = self.build(episodes)
+        if self._loaded is not None:
+            learner.policy.load_state_dict(self._loaded)
+        return learner
+
+    def update(self, learner: BaseAlgorithm) -> None:
+        """Walk all episodes to their end, and learn from them."""
+        learner.learn(self.steps * self.at_once, reset_num_timesteps=False)
+
+    def run(self, evaluate: Evaluate) -> None:
+        policy = self.problem.space.policy
+
+        def judge(rows: Rows, shares: Floats) -> list[float]:
+            return [evaluate(policy(row)).reward for row in rows.tolist()]
+
+        learner = self.begin(Episodes(self.problem, self.at_once, judge, continuous=self.continuous))
+        while True:
+            self.update(learner)
+
+    def save(self, folder: Path) -> None:
+        """Write the agent's network as `agent.safetensors`, and what it is as `agent.json` with its SHA-256."""
+        from safetensors.torch import save
+
+        if self.learner is None:
+            return
+        content = save({name: value.contiguous() for name, value in self.learner.policy.state_dict().items()})
+        card = {
+            "searcher": self.name,
+            "settings": self.settings.model_dump(),
+            "seed": self.seed,
+            "features": list(AGENT_FEATURES),
+            "sha256": sha256_of(content),
+        }
+        write_atomic(folder / _NETWORK, content)
+        write_atomic(folder / _CARD, canonical_json(card) + "\n")
+
+
+def load_network(folder: Path, name: str) -> dict[str, Tensor]:
+    """The network of an agent called `name` that was saved in `folder`.
+
+    Raises `ConfigError` where there is none, or it is another kind of agent or sees other features; `CorruptFile` where
+    it is not the one that the card speaks of.
+    """
+    from safetensors.torch import load
+
+    try:
+        text, content = (folder / _CARD).read_text(), (folder / _NETWORK).read_bytes()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"agent: {folder} holds no saved agent ({_CARD} and {_NETWORK}): {error}") from error
+    try:
+        card = json.loads(text)
+        kind, features, digest = card["searcher"], card["features"], card["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptFile(f"{folder / _CARD}: not the card of an agent: {error}") from error
+    if kind != name:
+        raise ConfigError(f"agent: {folder} holds an agent of '{kind}', which '{name}' cannot take over")
+    if features != list(AGENT_FEATURES):
+        raise ConfigError(f"agent: the agent in {folder} was trained to see other features than those of this version")
+    if sha256_of(content) != digest:
+        raise CorruptFile(f"{folder / _NETWORK}: its SHA-256 is not the one of {_CARD}")
+    network: dict[str, Tensor] = load(content)
+    if not all(bool(torch.isfinite(value).all()) for value in network.values()):
+        raise CorruptFile(f"{folder / _NETWORK}: holds numbers that are not finite")
+    return network

@@ -1,0 +1,51 @@
+"""A recurrent controller in MnasNet's manner: it remembers what it decided for the layers before."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from automc.search.episodes import Episodes
+from automc.search.searchers.agent import Agent, AgentSettings
+
+
+class RecurrentPPOSettings(AgentSettings):
+    """`episodes`: policies between two updates. `entropy`: the bonus for staying undecided."""
+
+    episodes: Annotated[int, Field(ge=2)] = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    entropy: Annotated[float, Field(ge=0)] = 0.0
+
+
+class RecurrentPPOAgent(Agent):
+    """Proximal policy optimisation of a recurrent network, as MnasNet's controller (Tan et al. 2019, section 4.2).
+
+    It is not masked: an index that is not allowed is moved to the nearest that is.
+    """
+
+    name = "recurrent_ppo"
+    settings_model = RecurrentPPOSettings
+
+    @property
+    def at_once(self) -> int:
+        return int(self.settings.episodes)
+
+    def build(self, episodes: Episodes) -> BaseAlgorithm:
+        settings: RecurrentPPOSettings = self.settings
+        return RecurrentPPO(
+            "MlpLstmPolicy",
+            episodes,
+            learning_rate=settings.learning_rate,
+            n_steps=self.steps,
+            batch_size=self.steps * settings.episodes,
+            n_epochs=4,
+            gamma=1.0,
+            gae_lambda=1.0,
+            ent_coef=settings.entropy,
+            policy_kwargs={"lstm_hidden_size": 64, "net_arch": [64]},
+            seed=self.seed,
+            device="cpu",
+        )

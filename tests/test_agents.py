@@ -1,0 +1,190 @@
+"""Agents: the episodes they learn in, the predictor that imagines for them, and what is saved of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tests.problems as problems
+from automc.environment.observation import FEATURES
+from automc.environment.problem import Problem
+from automc.environment.walk import Walk, Walks
+from automc.errors import ConfigError, CorruptFile, InfeasibleBudget
+from automc.schema import GoalSpec, SearchSpaceSpec
+from automc.search.episodes import AGENT_FEATURES, Episodes
+from automc.search.imagination import Imagination
+from automc.search.predictor import Predictor
+from automc.search.searchers import build_searcher
+from automc.search.searchers.agent import load_network
+from automc.search.study import Study
+from automc.search.trials import Trial
+from tests.test_searchers import AGENTS, QUICK, TIGHT, search, tiny
+
+FEWER = SearchSpaceSpec(description="other choices", keep_ratio=[0.5, 1.0], weight_bits=[2, 3, 4, 6, 8])
+
+
+def random_rows(problem: Problem, count: int) -> np.ndarray:
+    random = np.random.default_rng(0)
+    counts = [len(decision.choices) for decision in problem.space.decisions]
+    return random.integers(0, counts, (count, len(counts))).astype(np.uint8)
+
+
+def test_prices_of_many_are_those_of_each():
+    problem = tiny()
+    rows = random_rows(problem, 200)
+    costs = [problem.cost(problem.space.policy(row)) for row in rows.tolist()]
+    expected = [[cost.latency_ms, cost.size_bytes] for cost in costs]
+    assert (problem.costs_of(rows) == expected).all()
+    assert (problem.costs_of(rows[::-1]) == expected[::-1]).all()
+
+
+def test_walks_side_by_side_are_single_walks_and_keep_their_own_budgets():
+    problem = tiny()
+    random = np.random.default_rng(0)
+    shares = [1.0, 0.8, 0.6, 1.0]
+    walks, single = Walks(problem, shares), Walk(problem)
+    while not walks.done:
+        allowed = walks.allowed()
+        assert (allowed[0] == single.allowed()).all()
+        chosen = np.array([random.choice(np.flatnonzero(row)) for row in allowed])
+        single.choose(int(chosen[0]))
+        walks.choose(chosen)
+    assert tuple(walks.chosen[0]) == single.chosen
+    for share, row in zip(shares, walks.chosen.tolist(), strict=True):
+        assert problem.limits.worst(problem.cost_of(tuple(row))) <= share
+    with pytest.raises(InfeasibleBudget, match="keeps the budget"):
+        Walks(problem, [1.0, 0.01])
+
+
+def test_episodes_show_features_of_one_length_and_reward_the_end():
+    seen = []
+
+    def judge(rows, shares):
+        seen.append((rows, shares))
+        return rows.sum(1)
+
+    problem = tiny()
+    episodes = Episodes(problem, 3, judge, draw=lambda count: np.linspace(0.7, 1.0, count))
+    observation = episodes.reset()
+    for step in range(len(problem.space.decisions)):
+        assert observation.shape == (3, len(AGENT_FEATURES))
+        assert (episodes.action_masks().sum(1) > 0).all()
+        observation, rewards, done, _ = episodes.step(np.array([0, 1, 15]))
+        assert done.all() == (step == len(problem.space.decisions) - 1)
+    assert seen[0][0].shape == (3, 10)
+    np.testing.assert_allclose(seen[0][1], [0.7, 0.85, 1.0])
+    assert rewards.argmax() == 2
+    assert observation[:, len(FEATURES) - 1].tolist() == [1, 1, 1]  # a new episode, nothing decided
+
+
+def test_a_continuous_action_is_spread_over_what_is_allowed():
+    problem = tiny()
+    rows = []
+    episodes = Episodes(problem, 2, lambda choices, shares: rows.append(choices) or [0, 0], continuous=True)
+    episodes.reset()
+    for _ in problem.space.decisions:
+        allowed = episodes.action_masks()[1]
+        expected = np.flatnonzero(allowed)[-1]
+        episodes.step(np.array([[-1.0], [1.0]], np.float32))
+        rows.append(expected)
+    (choices,) = [row for row in rows if isinstance(row, np.ndarray)]
+    assert (choices[0] == 0).all()
+    assert choices[1].tolist() == [int(row) for row in rows if not isinstance(row, np.ndarray)]
+
+
+def test_the_predictor_learns_how_perturbations_add_up():
+    """Errors are squared lengths of sums of vectors, of which single losses show the lengths alone."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(8, 1, 3)) * np.array([1.5, 1.0, 0.5, 0.0])[None, :, None] + 0.1 * random.normal(
+        size=(8, 4, 3)
+    )
+    losses = [np.square(vectors[decision]).sum(1) for decision in range(8)]
+    rows = random.integers(0, 4, (150, 8)).astype(np.uint8)
+    errors = np.square(vectors[np.arange(8), rows].sum(1)).sum(1)
+    predictor = Predictor(losses)
+    before, doubt = predictor.predict(rows[100:])
+    for row, error in zip(rows[:100], errors[:100], strict=True):
+        predictor.observe(row, error)
+    after, sure = predictor.predict(rows[100:])
+    truth = errors[100:]
+    assert np.corrcoef(after, truth)[0, 1] > 0.95 > np.corrcoef(before, truth)[0, 1]
+    assert (sure < doubt).all()
+
+
+def test_imagination_proposes_what_was_not_tried_within_its_share():
+    problem = tiny()
+    losses = [np.linspace(1, 0, len(decision.choices)) ** 2 for decision in problem.space.decisions]
+    imagination = Imagination(problem, losses, 1.0)
+    cheapest = problem.cheapest
+    outcome = problems.formula_outcome(problem, problem.space.policy(cheapest))
+    imagination.observe(cheapest, Trial(0, problem.space.policy(cheapest), outcome.metrics, outcome.reward))
+    assert imagination.proposal(1.0) is None
+    for share in (0.8, 1.0):
+        imagination.improve(share)
+        proposal = imagination.proposal(share)
+        assert proposal is not None
+        assert proposal != cheapest
+        assert 0.5 * share < problem.limits.worst(problem.cost_of(proposal)) <= share
+    first, second = imagination.rewards(np.array([imagination.proposal(1.0), cheapest], np.uint8))
+    assert first > second
+
+
+def test_one_agent_serves_all_budgets():
+    problem = tiny()
+    trials = search("ppo", 24, problem, least_budget=0.6)
+    used = [problem.limits.worst(problem.cost(trial.policy)) for trial in trials]
+    assert max(used) <= 1
+    assert np.histogram(used, [0.4, 0.7, 0.85, 1.0])[0].min() >= 3
+    for goal, settings in ((GoalSpec(reward="mnasnet"), {}), (TIGHT, {"prior": "none"})):
+        with pytest.raises(ConfigError, match="least_budget needs"):
+            build_searcher("ppo", {"least_budget": 0.5, **settings}, tiny(goal), 0)
+    with pytest.raises(InfeasibleBudget):
+        build_searcher("ppo", {"least_budget": 0.01}, problem, 0)
+
+
+def train(name: str, folder: Path, seed: int = 1) -> None:
+    problem = tiny()
+    agent = build_searcher(name, QUICK.get(name, {}), problem, seed)
+    Study(folder, {}, agent, lambda policy: problems.formula_outcome(problem, policy), 12).run()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_is_saved_without_pickle_and_goes_on_with_another_network(name: str, tmp_path: Path):
+    from safetensors.torch import load_file
+
+    train(name, tmp_path / "first")
+    train(name, tmp_path / "second")
+    first, second = ((tmp_path / folder / "agent.safetensors").read_bytes() for folder in ("first", "second"))
+    assert first == second
+    network = load_network(tmp_path / "first", name)
+    assert all((load_file(tmp_path / "first" / "agent.safetensors")[key] == network[key]).all() for key in network)
+
+    other = problems.tiny_problem(GoalSpec(limits={"latency_ms": "60%"}), FEWER, width=2)
+    agent = build_searcher(name, {"agent": str(tmp_path / "first")}, other, 0)
+    learner = agent.begin(Episodes(other, agent.at_once, lambda rows, shares: rows.sum(1), continuous=agent.continuous))
+    assert all((value == network[key]).all() for key, value in learner.policy.state_dict().items())
+    assert len(search(name, 4, other, agent=str(tmp_path / "first"))) == 4
+
+
+def test_a_damaged_or_foreign_agent_is_refused(tmp_path: Path):
+    train("recurrent_ppo", tmp_path)
+    with pytest.raises(ConfigError, match="holds no saved agent"):
+        build_searcher("ppo", {"agent": str(tmp_path / "nowhere")}, tiny(), 0)
+    with pytest.raises(ConfigError, match="an agent of 'recurrent_ppo', which 'ppo' cannot take over"):
+        build_searcher("ppo", {"agent": str(tmp_path)}, tiny(), 0)
+    card = json.loads((tmp_path / "agent.json").read_text())
+    (tmp_path / "agent.json").write_text(json.dumps(card | {"features": card["features"][1:]}))
+    with pytest.raises(ConfigError, match="other features"):
+        load_network(tmp_path, "recurrent_ppo")
+    (tmp_path / "agent.json").write_text(json.dumps(card))
+    content = bytearray((tmp_path / "agent.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "agent.safetensors").write_bytes(content)
+    with pytest.raises(CorruptFile, match="SHA-256"):
+        load_network(tmp_path, "recurrent_ppo")
+    (tmp_path / "agent.json").write_text("[]")
+    with pytest.raises(CorruptFile, match="not the card"):
+        load_network(tmp_path, "recurrent_ppo")
