@@ -7,10 +7,10 @@ import pytest
 
 from automc.commands.artifacts import compile_command
 from automc.compiler import emulation, emulators
-from automc.compiler.artifact import compile_batch, compile_program, emulate_batch
+from automc.compiler.artifact import compile_batch, compile_program, emulate_batch, static_batch
 from automc.compiler.emulation import emulate
 from automc.compiler.emulators import open_cl
-from automc.compiler.freestanding import linked_for_system
+from automc.compiler.freestanding import driver, linked_for_system
 from automc.compiler.isa import Machine
 from automc.compiler.lowering import lower
 from automc.compiler.targets import find_target
@@ -23,7 +23,7 @@ from tests.machines import NOT_RUN, assert_exact
 from tests.networks import traced
 from tests.programs import random_pixels, random_program
 from tests.shapes import CALIBRATION, SHAPES, random_programs
-from tests.test_emulation import QUICKLY
+from tests.test_emulation import QUICKLY, some_programs
 
 POCL = Machine("pocl", "cpu")
 runs = pytest.mark.skipif(open_cl() is None, reason=f"{NOT_RUN}opencl; to run it: {emulators.remedy([POCL])}")
@@ -54,6 +54,49 @@ def test_many_random_programs_are_exact(tmp_path):
     for batch in range(10):
         programs = [random_program(np.random.default_rng([batch, seed]), steps=6) for seed in range(20)]
         assert_exact(emulate_batch(programs, "opencl", tmp_path / str(batch), POCL))
+
+
+# Buffers begin full of 0xA5, and every reading looks whether all behind what kernels may write still is.
+GUARDS = """
+#undef clCreateBuffer
+#undef clEnqueueReadBuffer
+#include <CL/cl.h>
+#include <stdlib.h>
+enum { BEHIND = 128, OVERREAD = 64, COPY_HOST_PTR = 1 << 5 };
+static struct { cl_mem memory; size_t bytes; } guarded[256];
+static int guards;
+
+cl_mem guarded_clCreateBuffer(cl_context context, cl_mem_flags flags, size_t bytes, void *host, cl_int *error) {
+  uint8_t *filled = malloc(bytes + BEHIND);
+  (void)host;
+  memset(filled, 0xA5, bytes + BEHIND);
+  guarded[guards].memory = clCreateBuffer(context, flags | COPY_HOST_PTR, bytes + BEHIND, filled, error);
+  free(filled);
+  guarded[guards].bytes = bytes;
+  return guarded[guards++].memory;
+}
+
+cl_int guarded_clEnqueueReadBuffer(cl_command_queue queue, cl_mem memory, cl_bool wait, size_t offset, size_t bytes,
+                                   void *to, cl_uint events, const cl_event *after, cl_event *done) {
+  uint8_t behind[OVERREAD + BEHIND];
+  cl_int error = clEnqueueReadBuffer(queue, memory, wait, offset, bytes, to, events, after, done);
+  for (int i = 0; i < guards && error == CL_SUCCESS; i++) if (guarded[i].memory == memory) {
+    error = clEnqueueReadBuffer(queue, memory, CL_TRUE, guarded[i].bytes - OVERREAD, sizeof behind, behind, 0, 0, 0);
+    for (size_t j = 0; j < sizeof behind; j++) if (behind[j] != 0xA5) error = -1;
+  }
+  return error;
+}
+"""
+
+
+@runs
+def test_nothing_behind_the_arena_is_written(tmp_path):
+    programs = list(some_programs())
+    renamed = [f"-D{name}=guarded_{name}" for name in ("clCreateBuffer", "clEnqueueReadBuffer")]
+    lowered, tools = static_batch(programs, "opencl", tmp_path, QUICKLY, *renamed)
+    program = tmp_path / "program.so"
+    program.write_bytes(linked_for_system(driver(lowered) + GUARDS, tmp_path / "libmodel.a", tools))
+    assert_exact(emulation.Emulated(program, POCL, tuple(programs)))
 
 
 TWICE = """
