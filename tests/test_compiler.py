@@ -43,6 +43,22 @@ def depthwise_program(seed, kernel, stride, dilation=(1, 1)):
     return builder.finish(builder.join(ends))
 
 
+def quads_program(seed):
+    """Depthwise convolutions of so many channels that several vectors of them are computed at once; some are gated."""
+    builder = Builder(np.random.default_rng(seed), (2, 5, 6))
+    ends = []
+    for position, channels in enumerate((32, 64, 71, 96, 137)):
+        inner = builder.convolve(builder.input, channels, (1, 1), padding=(0, 0), bits=(8, 7, 4)[position % 3])
+        gate = builder.rank(builder.mean(inner, channels), channels // 3) if position % 2 else None
+        bits, encoding = 8 - position, ("dense", "codebook", "sparse")[position % 3]
+        stride, kernel = (((1, 1), (3, 2)), ((2, 1), (1, 2)))[position % 2]
+        wide = builder.convolve(
+            inner, channels, (3, 3), stride, groups=channels, weight_bits=bits, gate=gate, encoding=encoding
+        )
+        ends.append(builder.pool(wide, "max", kernel))
+    return builder.finish(builder.join(ends))
+
+
 def residual_program(seed):
     """Residuals, sums and selections: channels that are moved in pieces and one by one, with and without zeros."""
     builder = Builder(np.random.default_rng(seed), (4, 8, 7))
@@ -116,6 +132,7 @@ def programs():
     yield from (channels_program(seed, *shape) for seed, shape in enumerate([((3, 3), (1, 1)), ((1, 1), (2, 1))]))
     yield depthwise_program(0, (3, 3), (1, 1))
     yield depthwise_program(1, (5, 4), (2, 2), (1, 2))
+    yield quads_program(6)
     yield residual_program(2)
     yield gated_program(3)
     yield map_program(4)

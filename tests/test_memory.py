@@ -40,3 +40,16 @@ def test_memory_is_used_again():
         return plan_memory(builder.finish(current), "portable")
 
     assert chain(6) == chain(3)
+
+
+def test_a_sum_is_written_over_a_residual_that_nothing_reads_again():
+    def block(again):
+        builder = Builder(np.random.default_rng(0), (3, 12, 12))
+        first = builder.convolve(builder.input, 16)
+        second = builder.convolve(builder.convolve(first, 16), 16, residual=first)
+        last = builder.convolve(second, 16)
+        return plan_memory(builder.finish(builder.sum(last, first) if again else last), "portable")
+
+    tensor = 14 * 14 * 16
+    assert block(again=False) < 2 * tensor + 2000
+    assert block(again=True) > 3 * tensor

@@ -13,6 +13,28 @@ OVERREAD = 64  # bytes behind the arena's last tensor that a kernel may read (ne
 
 
 @dataclass(frozen=True)
+class Register:
+    """One vector of lanes, or two neighbouring ones, where a target's registers hold so many."""
+
+    first: int  # vector of its panel
+    vectors: int
+
+    @property
+    def lanes(self) -> int:
+        return self.vectors * LANES
+
+    @property
+    def channel(self) -> int:
+        """Of its panel, the first."""
+        return self.first * LANES
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its C types and functions begin with."""
+        return "twin_" if self.vectors == 2 else ""
+
+
+@dataclass(frozen=True)
 class Path:
     """One way of multiplying and adding `STEP` stored values by `LANES x STEP` weights, exact up to a bound.
 
@@ -25,6 +47,9 @@ class Path:
         NAME_dot(sum, act, const WEIGHT *w)            adds to every lane the sum over k of act[k] * weight[lane][k]
         NAME_dot_taps(sum, p0, p1, p2, p3, w)          the same with pk[lane] for act[k]: lanes are channels (depthwise)
         NAME_widen(acc, sum)                           adds the partial sums to the accumulators
+
+    and, where it has quads, NAME_dot_taps4(sums, p0, p1, p2, p3, w), which does the same to four registers of sums. A
+    quad's lanes are in an order of their own: register r has the channels 4r to 4r + 3 of every 16.
     """
 
     name: str
@@ -36,10 +61,25 @@ class Path:
     vectors: int  # of a tile: LANES output channels each
     largest_value: int = 255  # of the stored values that the instruction takes
     offset: int = 0  # what NAME_load and NAME_dot_taps subtract from stored values; the biases make up for it
+    quads: tuple[int, ...] = ()  # vectors of LANES channels whose taps four registers take at once, the most first
+    twins: bool = False  # whether all functions exist a second time, `twin_...`, for 2 * LANES neighbouring channels
 
     @property
     def weight_bytes(self) -> int:
         return 2 if self.weight_type == "int16_t" else 1
+
+    def tile_pixels(self, vectors: int, interval: int) -> int:
+        """Of a tile of so many vectors: more than `pixels` where a panel is narrow, or where no sums stay in registers.
+
+        With an interval of one step, each product is widened at once.
+        """
+        pixels = self.pixels * self.vectors // min(vectors, self.vectors)
+        return pixels * 3 // 2 if interval == 1 else pixels
+
+    def registers(self, vectors: int) -> list[Register]:
+        """So many vectors in as few registers as hold them."""
+        width = 2 if self.twins else 1
+        return [Register(first, min(width, vectors - first)) for first in range(0, vectors, width)]
 
 
 @dataclass(frozen=True)
@@ -80,7 +120,11 @@ class Target:
         look_up(uint8_t *bytes, int count, const int8_t *table, int bits)
                                                        each byte, below 2^bits, becomes table[byte]; count: 8 times any
 
-    Loads may read LANES values whatever the count is; stores write exactly `count`.
+    and, where a path has quads, acc_load4(accs, p) and value_load4(values, p), which load four registers in the quads'
+    order, and store_bytes4(p, values, low, high, zero).
+
+    Loads may read LANES values whatever the count is; stores write exactly `count`. Where a path has twins, the types,
+    and the functions of the first block, exist for them, too: `twin_acc_t`, `twin_acc_load`.
     """
 
     name: str

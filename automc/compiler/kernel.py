@@ -106,6 +106,7 @@ class Kernel:
     helpers: Mapping[str, str] = field(default_factory=dict)  # further C functions by name
     scratch_bytes: int = 0
     items: int = 0  # work items of a kernel in OpenCL C
+    in_place: bool = False  # whether it may write its target over its residual: each value is read once, just before
 
     @property
     def expanded_bytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from automc.compiler.layout import Layout
 from automc.compiler.opencl.schedules import schedule as schedule_opencl
 from automc.compiler.schedules import schedule
 from automc.compiler.strips import parts_of
+from automc.compression.operations import Convolve, Operation
 from automc.compression.program import Program
 from automc.errors import InputError
 
@@ -88,16 +89,38 @@ def lower(program: Program, target: Target, threads: int = 1) -> Lowered:
         cut = parts_of(operation, context, threads) if threads > 1 else [context]
         parts.append(tuple(schedule_one(operation, part) for part in cut) if len(cut) > 1 else (kernels[-1],))
     lifetimes: dict[Piece, Lifetime] = {}
+    pieces: dict[str, Piece] = {}  # where each tensor lies
     for position, (operation, kernel) in enumerate(zip(program.operations, kernels, strict=True)):
         readers = [index for index, reader in enumerate(program.operations) if operation.target in reader.sources]
         layout = context.layouts.get(operation.target)
         size = layout.size_bytes if layout else 4 * program.outputs
-        lifetimes[(position, operation.target)] = Lifetime(size, position, max(readers, default=position))
+        overwritten = _overwritten(operation, position, parts[position], context)
+        piece = pieces[overwritten] if overwritten else (position, operation.target)
+        pieces[operation.target] = piece
+        first = lifetimes[piece].first if overwritten else position
+        lifetimes[piece] = Lifetime(size, first, max(readers, default=position))
         if kernel.scratch_bytes:
             scratch_bytes = (len(parts[position]) - 1) * aligned(kernel.scratch_bytes) + kernel.scratch_bytes
             lifetimes[(position, Own.SCRATCH)] = Lifetime(scratch_bytes, position, position)
         if kernel.expanded_bytes:
             lifetimes[(position, Own.EXPANDED)] = Lifetime(kernel.expanded_bytes, 0, len(kernels) - 1)
     offsets, total = plan(lifetimes)
+    for position, operation in enumerate(program.operations):
+        offsets[(position, operation.target)] = offsets[pieces[operation.target]]
     total += ALIGNMENT if any(len(each) > 1 for each in parts) else 0
     return Lowered(program, target, tuple(kernels), tuple(parts), context.layouts, offsets, total + OVERREAD)
+
+
+def _overwritten(operation: Operation, position: int, kernels: Sequence[Kernel], context: Context) -> str | None:
+    """The residual in whose place the target may lie, since nothing reads it any more, or None.
+
+    Both have the same halo, so that every value of the target lies where the residual's value was.
+    """
+    if not isinstance(operation, Convolve) or operation.residual in (None, operation.source):
+        return None
+    if len(kernels) > 1 or not kernels[0].in_place:  # parts read the bytes behind their own, though not their values
+        return None
+    if any(operation.residual in later.sources for later in context.program.operations[position + 1 :]):
+        return None
+    same = context.layouts[operation.residual].halo == context.layouts[operation.target].halo
+    return operation.residual if same else None

@@ -144,7 +144,7 @@ def _unpacked(bits: int, store: Callable[[str, str], str]) -> list[str]:
             byte = f"plane{width}[{row} * part + i] >> {place * width}"
             terms.append(f"({byte} & {(1 << width) - 1}) << {shift}")
         symbol = " | ".join(f"({term})" for term in terms)
-        lines.append(f"  for (int i = 0; i < part; i++) {store(f'{part} * part + i', symbol)}")
+        lines.append(f"  ROLLED for (int i = 0; i < part; i++) {store(f'{part} * part + i', symbol)}")
     return lines
 
 

@@ -65,7 +65,7 @@ def binary(operation: Convolve, context: Context) -> Kernel:
         f"    store_word(to + {(words - 1) * STEP}, pack_bits(from + {(words - 1) * _WORD}){mask});",
         "  }",
         "  const uint8_t *source = bits;",
-        *loops(panels, tile, reading, result, path.weight_type, weights.open, products),
+        *loops(panels, tile, reading, result, path, weights.open, products),
         "}",
     ]
     return Kernel(

@@ -113,7 +113,7 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
     scratch = (f"{path.weight_type} *scratch",) if decoded else ()
     code = [
         signature("const uint8_t *source", *constants.parameters, "int32_t *offsets", *scratch, *result.parameters),
-        *loops(panels, tile, reading, result, path.weight_type, open_panel, products),
+        *loops(panels, tile, reading, result, path, open_panel, products),
         "}",
     ]
     places = (Place(Own.SCRATCH, -(-scratch_bytes // 4) * 4), *((Place(Own.SCRATCH),) if decoded else ()))
@@ -132,6 +132,7 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
             **(decoding(symbols, path.weight_type, "")[1] if decoded else {}),
         },
         places[0].offset + 4 * most,
+        in_place=tile.fits,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.compiler.isa import LANES, STEP
+from automc.compiler.isa import LANES, STEP, Path
 from automc.compiler.kernel import Context, Kernel, Place, chunks, padded, signature
 from automc.compiler.schedules.products import Products, Window
 from automc.compiler.schedules.result import Result
@@ -25,7 +25,8 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     path, interval = choose_path(rows, context.largest_values[operation.source], context.target.paths)
     panels = chunks(operation.outputs // groups, path.vectors * LANES)
     weights = Weights.of(operation, rows, window.run, path, panels * groups, one_by_one=True)
-    tile = Tile.of(*context.program.output_size(operation), path.pixels)
+    pixels = path.tile_pixels(-(-panels[0] // LANES), interval)
+    tile = Tile.of(*context.program.output_size(operation), pixels)
     result = Result.of(operation, context)
     reading = Reading(operation, source.row_bytes, source.tensor.channels)
 
@@ -35,7 +36,7 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     code = [
         signature("const uint8_t *source", *weights.parameters, *result.parameters),
         f"  for (int group = 0; group < {groups}; group++) {{",
-        *loops(panels, tile, reading, result, path.weight_type, weights.open, products),
+        *loops(panels, tile, reading, result, path, weights.open, products),
         *([f"    source += {window.run};"] if groups > 1 else []),
         "  }",
         "}",
@@ -48,6 +49,7 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
         ),
         {**weights.helpers, **result.helpers},
         weights.scratch_bytes,
+        in_place=tile.fits,
     )
 
 
@@ -60,11 +62,17 @@ class Tile:
     height: int
     width: int
 
+    @property
+    def fits(self) -> bool:
+        """Whether no pixel belongs to two tiles."""
+        return self.rows % self.height == 0 and self.columns % self.width == 0
+
     @classmethod
     def of(cls, rows: int, columns: int, pixels: int) -> Tile:
-        """Tiles of about equal widths, or of several short rows, of at most so many pixels."""
+        """Tiles of at most so many pixels: as wide as leaves least to compute twice, or of several short rows."""
         if columns >= pixels:
-            return cls(rows, columns, 1, -(-columns // -(-columns // pixels)))
+            widths = range(pixels, pixels * 2 // 3 - 1, -1)
+            return cls(rows, columns, 1, min(widths, key=lambda width: -(-columns // width) * width))
         tall = max(1, pixels // columns)
         return cls(rows, columns, -(-rows // -(-rows // tall)), columns)
 
@@ -93,7 +101,7 @@ def loops(
     tile: Tile,
     reading: Reading,
     result: Result,
-    weight_type: str,
+    path: Path,
     open_panel: Callable[[int], list[str]],
     products: Callable[[tuple[int, ...], int], list[str]],
 ) -> list[str]:
@@ -108,20 +116,24 @@ def loops(
 
     def of_panels(channels: int, count: int) -> list[str]:
         vectors = -(-channels // LANES)
-        names = [(p, v) for p in range(len(pixels)) for v in range(vectors)]
+        registers = path.registers(vectors)
+        names = [(p, r) for p in range(len(pixels)) for r in registers]
         body = [
-            *(f"const value_t m{v} = value_load({result.multipliers} + {v * LANES});" for v in range(vectors)),
+            *(
+                f"const {r.prefix}value_t m{r.first} = {r.prefix}value_load({result.multipliers} + {r.channel});"
+                for r in registers
+            ),
             _loop("y", tile.rows, tile.height),
             _loop("x", tile.columns, tile.width),
             f"  const uint8_t *at = source + y * {rows_step} + x * {columns_step};",
-            f"  const {weight_type} *w = panel;",
-            *(f"  acc_t c{p}_{v} = acc_load(bias + {v * LANES});" for p, v in names),
+            f"  const {path.weight_type} *w = panel;",
+            *(f"  {r.prefix}acc_t c{p}_{r.first} = {r.prefix}acc_load(bias + {r.channel});" for p, r in names),
             *("  " + line for line in products(offsets, vectors)),
             *(
                 "  " + line
                 for p, (y, x) in enumerate(pixels)
-                for v in range(vectors)
-                for line in result.store(f"c{p}_{v}", f"m{v}", y, x, v * LANES, min(LANES, channels - v * LANES))
+                for r in registers
+                for line in result.store(f"c{p}_{r.first}", f"m{r.first}", y, x, r, channels)
             ),
             "}}",
         ]

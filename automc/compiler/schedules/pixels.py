@@ -12,7 +12,7 @@ def quantisation(operation: Quantise, context: Context) -> Kernel:
     tensor = target.tensor
     code = [
         signature("const uint8_t *pixels", "uint8_t *target", "const uint8_t *table"),
-        f"  for (int y = 0; y < {tensor.height}; y++) for (int x = 0; x < {tensor.width}; x++)",
+        f"  for (int y = 0; y < {tensor.height}; y++) PLAIN for (int x = 0; x < {tensor.width}; x++)",
         f"    for (int c = 0; c < {tensor.channels}; c++)",
         f"      target[y * {target.row_bytes} + x * {tensor.channels} + c] = table[c * 256 + *pixels++];",
         "}",

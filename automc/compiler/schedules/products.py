@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from automc.compiler.isa import LANES, STEP, Path
+from automc.compiler.isa import LANES, STEP, Path, Register
+
+_UNROLLED_STEPS = 6  # in a loop whose body the compiler may copy
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Window:
 class Steps:
     """Prints what one step does: adds products to the partial sums of a tile, or to its accumulators.
 
-    Accumulators are called `c<pixel>_<vector>`. A step reads the weights at `w`, and the bytes at `from + k` plus each
-    pixel's offset.
+    Accumulators are called `c<pixel>_<first vector>`. A step reads the weights at `w`, and the bytes at `from + k` plus
+    each pixel's offset.
     """
 
     path: Path
@@ -59,49 +61,54 @@ class Steps:
         return [
             line
             for pixel in range(len(self.offsets))
-            for line in (self._load(pixel), *(f"{self._sum(pixel, v)} = {self._dot(pixel, v)};" for v in self._each))
+            for line in (*self._loads(pixel), *(f"{_sum(pixel, r)} = {self._dot(pixel, r)};" for r in self._registers))
         ]
 
     def widened_step(self) -> list[str]:
         """A step whose sums are widened one by one, so that they need no registers."""
-        name = self.path.name
         return [
             line
             for pixel in range(len(self.offsets))
             for line in (
-                self._load(pixel),
-                *(
-                    f"c{pixel}_{v} = {name}_widen(c{pixel}_{v}, {self._dot(pixel, v, f'{name}_zero()')});"
-                    for v in self._each
-                ),
+                *self._loads(pixel),
+                *(self._widened(pixel, r, self._dot(pixel, r, f"{self._name(r)}_zero()")) for r in self._registers),
             )
         ]
 
     def zero(self) -> list[str]:
-        name = self.path.name
-        return [f"{name}_sum {self._sum(pixel, v)} = {name}_zero();" for pixel, v in self._tile]
+        return [f"{self._name(r)}_sum {_sum(pixel, r)} = {self._name(r)}_zero();" for pixel, r in self._tile]
 
     def widen(self) -> list[str]:
-        name = self.path.name
-        return [f"c{pixel}_{v} = {name}_widen(c{pixel}_{v}, {self._sum(pixel, v)});" for pixel, v in self._tile]
+        return [self._widened(pixel, r, _sum(pixel, r)) for pixel, r in self._tile]
 
-    def _load(self, pixel: int) -> str:
-        return f"const {self.path.name}_act a{pixel} = {self.path.name}_load(from + {self.offsets[pixel]} + k);"
+    def _loads(self, pixel: int) -> list[str]:
+        names = dict.fromkeys((r.prefix, self._name(r)) for r in self._registers)
+        place = f"from + {self.offsets[pixel]} + k"
+        return [f"const {name}_act {prefix}a{pixel} = {name}_load({place});" for prefix, name in names]
 
-    def _dot(self, pixel: int, vector: int, start: str = "") -> str:
-        start = start or self._sum(pixel, vector)
-        return f"{self.path.name}_dot({start}, a{pixel}, w + {vector * LANES * STEP})"
+    def _dot(self, pixel: int, register: Register, start: str = "") -> str:
+        start = start or _sum(pixel, register)
+        weights = f"w + {register.channel * STEP}"
+        return f"{self._name(register)}_dot({start}, {register.prefix}a{pixel}, {weights})"
 
-    def _sum(self, pixel: int, vector: int) -> str:
-        return f"s{pixel}_{vector}"
+    def _widened(self, pixel: int, register: Register, sums: str) -> str:
+        accumulators = f"c{pixel}_{register.first}"
+        return f"{accumulators} = {self._name(register)}_widen({accumulators}, {sums});"
+
+    def _name(self, register: Register) -> str:
+        return register.prefix + self.path.name
 
     @property
-    def _each(self) -> range:
-        return range(self.vectors)
+    def _registers(self) -> list[Register]:
+        return self.path.registers(self.vectors)
 
     @property
-    def _tile(self) -> list[tuple[int, int]]:
-        return [(pixel, vector) for pixel in range(len(self.offsets)) for vector in self._each]
+    def _tile(self) -> list[tuple[int, Register]]:
+        return [(pixel, register) for pixel in range(len(self.offsets)) for register in self._registers]
+
+
+def _sum(pixel: int, register: Register) -> str:
+    return f"s{pixel}_{register.first}"
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ class Products(Steps):
         whole = steps // block * block
         return self._over_runs(
             [
+                *_rolled(steps),
                 f"for (int k0 = 0; k0 < {whole * STEP}; k0 += {block * STEP}) {{",
                 *self.zero(),
                 *self._over_steps("k0", block, self.step()),
@@ -140,6 +148,7 @@ class Products(Steps):
 
     def _over_runs(self, body: list[str]) -> list[str]:
         return [
+            *_rolled(self.window.steps),
             f"for (int i = 0; i < {self.window.rows}; i++) for (int j = 0; j < {self.window.columns}; j++) {{",
             f"const uint8_t *from = at + i * {self.row_bytes} + j * {self.column_bytes};",
             *body,
@@ -148,7 +157,12 @@ class Products(Steps):
 
     def _over_steps(self, first: int | str, count: int, step: list[str]) -> list[str]:
         loop = f"for (int k = {first}; k < {first} + {count * STEP}; k += {STEP}, w += {self.advance}) {{"
-        return [loop, *step, "}"]
+        return [*_rolled(count), loop, *step, "}"]
+
+
+def _rolled(steps: int) -> list[str]:
+    """What stands before a loop with so many steps in it."""
+    return ["ROLLED"] if steps > _UNROLLED_STEPS else []
 
 
 @dataclass(frozen=True)

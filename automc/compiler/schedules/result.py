@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from automc.compiler.isa import Register
 from automc.compiler.kernel import Argument, Context, literal
 from automc.compression.operations import Convolve
 
@@ -93,16 +94,30 @@ class Result:
         moving = ["target", *(["residual"] if self.residual else []), *(["gate"] if self.gated else [])]
         return " ".join(f"{name} += {channels};" for name in moving)
 
-    def store(self, accumulators: str, multipliers: str, y: int, x: int, channel: int, count: int) -> list[str]:
-        """Stores `count` lanes as the channels from `channel` of the pixel that lies `y`, `x` from the tile's first."""
-        scaled = f"value_scale({accumulators}, {multipliers})"
+    def store(
+        self, accumulators: str, multipliers: str, y: int, x: int, register: Register, channels: int
+    ) -> list[str]:
+        """Stores those lanes of a register that are among the panel's `channels`.
+
+        The pixel lies `y`, `x` from the tile's first.
+        """
+        channel, of = register.channel, register.prefix
+        count = min(register.lanes, channels - channel)
+        scaled = f"{of}value_scale({accumulators}, {multipliers})"
         if self.bounds is None:
-            return [f"store_values(target + {channel}, {count}, {scaled});"]
+            return [f"{of}store_values(target + {channel}, {count}, {scaled});"]
         if self.residual is not None:
             row_bytes, zero = self.residual
             place = f"residual + (y + {y}) * {row_bytes} + (x + {x}) * {self.channels} + {channel}"
-            other = f"value_scale(acc_bytes({place}, {zero}), value_splat(residual_multiplier))"
-            scaled = f"value_add({scaled}, {other})"
+            other = f"{of}value_scale({of}acc_bytes({place}, {zero}), {of}value_splat(residual_multiplier))"
+            scaled = f"{of}value_add({scaled}, {other})"
         place = f"target + (y + {y}) * {self.row_bytes} + (x + {x}) * {self.channels} + {channel}"
         low, high, zero_point = self.bounds
-        return [f"store_bytes({place}, {count}, {scaled}, {low}, {high}, {zero_point});"]
+        return [f"{of}store_bytes({place}, {count}, {scaled}, {low}, {high}, {zero_point});"]
+
+    def store_quad(self, values: str, of: str) -> list[str]:
+        """Stores the scaled values of a quad of registers, for the pixel `y`, `x`; the prefix is `of`."""
+        assert self.bounds is not None
+        low, high, zero_point = self.bounds
+        place = f"target + y * {self.row_bytes} + x * {self.channels}"
+        return [f"{of}store_bytes4({place}, {values}, {low}, {high}, {zero_point});"]

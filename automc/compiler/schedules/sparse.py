@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from automc.compiler.gaps import Gaps
@@ -31,7 +33,8 @@ def sparse_convolution(operation: Convolve, context: Context) -> Kernel:
     parts = np.split(rows, np.cumsum(panels * groups)[:-1])
     gaps, constants = sparse(operation, parts, panels * groups)
     most = max(1, int(constants.extra["counts"].max()))
-    path = context.target.paths[-1]  # whose sums are not needed: lanes are accumulated one by one
+    # Whose sums are not needed: lanes are accumulated one by one.
+    path = dataclasses.replace(context.target.paths[-1], weight_type="int8_t")
     reading = Reading(operation, source.row_bytes, source.tensor.channels)
     tile = Tile.of(*context.program.output_size(operation), path.pixels)
     result = Result.of(operation, context)
@@ -62,7 +65,7 @@ def sparse_convolution(operation: Convolve, context: Context) -> Kernel:
     code = [
         signature("const uint8_t *source", *constants.parameters, *scratch, *result.parameters),
         f"  for (int group = 0; group < {groups}; group++) {{",
-        *loops(panels, tile, reading, result, "int8_t", open_panel, products),
+        *loops(panels, tile, reading, result, path, open_panel, products),
         *([f"    source += {window.run};"] if groups > 1 else []),
         "  }",
         "}",
@@ -78,6 +81,7 @@ def sparse_convolution(operation: Convolve, context: Context) -> Kernel:
         ),
         {name: helper, **result.helpers},
         places[-1].offset + most,
+        in_place=tile.fits,
     )
 
 

@@ -129,14 +129,22 @@ class Weights:
 
     @classmethod
     def of(
-        cls, operation: Convolve, rows: NDArray[np.int8], run: int, path: Path, panels: Sequence[int], one_by_one: bool
+        cls,
+        operation: Convolve,
+        rows: NDArray[np.int8],
+        run: int,
+        path: Path,
+        panels: Sequence[int],
+        one_by_one: bool,
+        order: Sequence[int] = (),
     ) -> Weights:
         """Pack `rows`, `outputs x steps x STEP`, into panels of so many channels, to decode one by one or at once.
 
-        run: how many values stand before those, zeros, that fill up a step.
+        run: how many values stand before those, zeros, that fill up a step; order: the channel of each lane, where it
+        is not that of the same number.
         """
         operation = with_offset(operation, rows, path)
-        parts = np.split(rows, np.cumsum(panels)[:-1])
+        parts = np.split(rows[list(order)] if order else rows, np.cumsum(panels)[:-1])
         vectors = [-(-len(part) // LANES) for part in parts]
         values = rows.shape[1] * STEP
         decoded = (max(vectors) if one_by_one else sum(vectors)) * LANES * values

@@ -18,6 +18,12 @@ INLINE narrow_sum narrow_dot_taps(narrow_sum s, const uint8_t *p0, const uint8_t
                                   const uint8_t *p3, const int8_t *w) {
   return narrow_dot(s, byte_taps(p0, p1, p2, p3), w);
 }
+INLINE void narrow_dot_taps4(narrow_sum *s, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3,
+                             const int8_t *w) {
+  __m256i t[4];
+  byte_taps4(t, p0, p1, p2, p3);
+  for (int r = 0; r < 4; r++) s[r] = narrow_dot(s[r], t[r], w + 32 * r);
+}
 INLINE acc_t narrow_widen(acc_t a, narrow_sum s) {
   return _mm256_add_epi32(a, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
 }
@@ -35,12 +41,20 @@ INLINE wide_sum wide_add(wide_sum s, __m256i front, __m256i back, const int16_t 
   s.back = _mm256_add_epi32(s.back, _mm256_madd_epi16(back, _mm256_loadu_si256(v + 1)));
   return s;
 }
+INLINE wide_sum wide_add_bytes(wide_sum s, __m256i bytes, const int16_t *w) {
+  return wide_add(s, _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes)),
+                  _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1)), w);
+}
 INLINE wide_sum wide_dot(wide_sum s, wide_act a, const int16_t *w) { return wide_add(s, a, a, w); }
 INLINE wide_sum wide_dot_taps(wide_sum s, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3,
                               const int16_t *w) {
-  const __m256i bytes = byte_taps(p0, p1, p2, p3);
-  return wide_add(s, _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes)),
-                  _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1)), w);
+  return wide_add_bytes(s, byte_taps(p0, p1, p2, p3), w);
+}
+INLINE void wide_dot_taps4(wide_sum *s, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3,
+                           const int16_t *w) {
+  __m256i t[4];
+  byte_taps4(t, p0, p1, p2, p3);
+  for (int r = 0; r < 4; r++) s[r] = wide_add_bytes(s[r], t[r], w + 32 * r);
 }
 INLINE acc_t wide_widen(acc_t a, wide_sum s) {
   const __m256i pairs = _mm256_hadd_epi32(s.front, s.back);
@@ -56,11 +70,17 @@ AVX2 = Target(
     description="x86-64 with AVX2",
     vocabulary=_VOCABULARY,
     paths=(
-        Path("narrow", "int8_t", lanes_together=False, values_per_sum=2, largest_sum=2**15 - 1, pixels=4, vectors=2),
-        Path("wide", "int16_t", lanes_together=False, values_per_sum=2, largest_sum=2**31 - 1, pixels=2, vectors=2),
+        Path(
+            "narrow", "int8_t", lanes_together=False, values_per_sum=2, largest_sum=2**15 - 1, pixels=4, vectors=2,
+            quads=(4,),
+        ),
+        Path(
+            "wide", "int16_t", lanes_together=False, values_per_sum=2, largest_sum=2**31 - 1, pixels=2, vectors=2,
+            quads=(4,),
+        ),
     ),
     cpu_flags=("avx2",),
     flags={"zig": ("-mcpu=x86_64+avx2",), "gcc": ("-mavx2",), "clang": ("-mavx2",)},
     triple="x86_64-linux-gnu.2.17",
     bits=HALVES,
-)
+)  # fmt: skip

@@ -16,6 +16,15 @@ INLINE vpopcnt_sum vpopcnt_dot(vpopcnt_sum s, vpopcnt_act a, const int8_t *w) {
   return _mm256_add_epi32(s, _mm256_popcnt_epi32(_mm256_xor_si256(a, _mm256_loadu_si256((const __m256i *)w))));
 }
 INLINE acc_t vpopcnt_widen(acc_t a, vpopcnt_sum s) { return _mm256_sub_epi32(a, s); }
+
+typedef __m512i twin_vpopcnt_sum;
+typedef __m512i twin_vpopcnt_act;
+INLINE twin_vpopcnt_sum twin_vpopcnt_zero(void) { return _mm512_setzero_si512(); }
+INLINE twin_vpopcnt_act twin_vpopcnt_load(const uint8_t *p) { return _mm512_set1_epi32(four_bytes(p)); }
+INLINE twin_vpopcnt_sum twin_vpopcnt_dot(twin_vpopcnt_sum s, twin_vpopcnt_act a, const int8_t *w) {
+  return _mm512_add_epi32(s, _mm512_popcnt_epi32(_mm512_xor_si512(a, _mm512_loadu_si512(w))));
+}
+INLINE twin_acc_t twin_vpopcnt_widen(twin_acc_t a, twin_vpopcnt_sum s) { return _mm512_sub_epi32(a, s); }
 """
 )
 
@@ -32,5 +41,8 @@ AVX512VPOPCNT = dataclasses.replace(
         "gcc": (*AVX512VNNI.flags["gcc"], "-mavx512vpopcntdq"),
         "clang": (*AVX512VNNI.flags["clang"], "-mavx512vpopcntdq"),
     },
-    bits=Path("vpopcnt", "int8_t", lanes_together=False, values_per_sum=32, largest_sum=2**31 - 1, pixels=8, vectors=2),
-)
+    bits=Path(
+        "vpopcnt", "int8_t", lanes_together=False, values_per_sum=32, largest_sum=2**31 - 1, pixels=8, vectors=4,
+        twins=True,
+    ),
+)  # fmt: skip

@@ -14,7 +14,18 @@ static int cpu_is_suitable(void) {
   return cpu_has(bit_AVX2, 0, 0x06) && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
 """,
-    paths=(Path("vnni", "int8_t", lanes_together=False, values_per_sum=4, largest_sum=2**31 - 1, pixels=4, vectors=2),),
+    paths=(
+        Path(
+            "vnni",
+            "int8_t",
+            lanes_together=False,
+            values_per_sum=4,
+            largest_sum=2**31 - 1,
+            pixels=4,
+            vectors=2,
+            quads=(4,),
+        ),
+    ),
     cpu_flags=("avx2", "avx_vnni"),
     flags={
         "zig": ("-mcpu=x86_64+avx2+avxvnni",),

@@ -28,6 +28,24 @@ INLINE void store_bytes(uint8_t *p, int count, value_t v, int low, int high, int
   const long long bytes = _mm_cvtsi128_si64(_mm_packus_epi16(words, words));
   memcpy(p, &bytes, (size_t)count);
 }
+/* Four registers in the order that transposing bytes gives: of every 16 channels, 4r to 4r + 3 are in register r. */
+INLINE void acc_load4(acc_t *c, const int32_t *p) {
+  const __m128i *part = (const __m128i *)p;
+  for (int r = 0; r < 4; r++) c[r] = _mm256_loadu2_m128i(part + 4 + r, part + r);
+}
+INLINE void value_load4(value_t *v, const float *p) {
+  for (int r = 0; r < 4; r++) v[r] = _mm256_loadu2_m128(p + 16 + 4 * r, p + 4 * r);
+}
+INLINE void store_bytes4(uint8_t *p, const value_t *v, int low, int high, int zero) {
+  __m256i x[4];
+  for (int r = 0; r < 4; r++) {
+    const value_t clamped = _mm256_max_ps(v[r], _mm256_set1_ps((float)(low - zero)));
+    x[r] = _mm256_cvtps_epi32(_mm256_min_ps(clamped, _mm256_set1_ps((float)(high - zero))));
+    x[r] = _mm256_add_epi32(x[r], _mm256_set1_epi32(zero));
+  }
+  const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(x[0], x[1]), _mm256_packs_epi32(x[2], x[3]));
+  _mm256_storeu_si256((__m256i *)p, bytes);
+}
 INLINE void store_values(float *p, int count, value_t v) {
   float lanes[8];
   _mm256_storeu_ps(lanes, v);
@@ -40,6 +58,17 @@ INLINE __m256i byte_taps(const uint8_t *p0, const uint8_t *p1, const uint8_t *p2
   const __m128i t2 = _mm_loadl_epi64((const __m128i *)p2), t3 = _mm_loadl_epi64((const __m128i *)p3);
   const __m128i front = _mm_unpacklo_epi8(t0, t1), back = _mm_unpacklo_epi8(t2, t3);
   return _mm256_set_m128i(_mm_unpackhi_epi16(front, back), _mm_unpacklo_epi16(front, back));
+}
+
+INLINE void byte_taps4(__m256i *t, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3) {
+  const __m256i t0 = _mm256_loadu_si256((const __m256i *)p0), t1 = _mm256_loadu_si256((const __m256i *)p1);
+  const __m256i t2 = _mm256_loadu_si256((const __m256i *)p2), t3 = _mm256_loadu_si256((const __m256i *)p3);
+  const __m256i low01 = _mm256_unpacklo_epi8(t0, t1), high01 = _mm256_unpackhi_epi8(t0, t1);
+  const __m256i low23 = _mm256_unpacklo_epi8(t2, t3), high23 = _mm256_unpackhi_epi8(t2, t3);
+  t[0] = _mm256_unpacklo_epi16(low01, low23);
+  t[1] = _mm256_unpackhi_epi16(low01, low23);
+  t[2] = _mm256_unpacklo_epi16(high01, high23);
+  t[3] = _mm256_unpackhi_epi16(high01, high23);
 }
 
 /* Values of a table: 16 at a time from each part of the table; where bit 7 of its index is set, vpshufb gives 0. */
@@ -108,6 +137,12 @@ INLINE vnni_sum vnni_dot(vnni_sum s, vnni_act a, const int8_t *w) {
 INLINE vnni_sum vnni_dot_taps(vnni_sum s, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3,
                               const int8_t *w) {
   return vnni_dot(s, byte_taps(p0, p1, p2, p3), w);
+}
+INLINE void vnni_dot_taps4(vnni_sum *s, const uint8_t *p0, const uint8_t *p1, const uint8_t *p2, const uint8_t *p3,
+                           const int8_t *w) {
+  __m256i t[4];
+  byte_taps4(t, p0, p1, p2, p3);
+  for (int r = 0; r < 4; r++) s[r] = vnni_dot(s[r], t[r], w + 32 * r);
 }
 INLINE acc_t vnni_widen(acc_t a, vnni_sum s) { return _mm256_add_epi32(a, s); }
 """
