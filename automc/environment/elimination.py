@@ -29,7 +29,7 @@ def elimination_order(scopes: Sequence[tuple[int, ...]], sizes: Sequence[int], l
         return set[int]().union({variable}, *(scope for scope in left if variable in scope))
 
     while open_variables:
-        # Only few scopes change with a step, but hundreds of variables are as many as there ever are.
+        # Every step looks at all that is open, which for the few hundred decisions of a search space is soon done.
         size, variable = min((math.prod(sizes[each] for each in joined(one)), one) for one in open_variables)
         if size > largest:
             return None

@@ -30,7 +30,7 @@ POLICIES, ALONE, REPEATS = 10_000, 2_000, 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
-    parser.add_argument("--networks", nargs="+", default=["resnet20", "mobilenetv2_050"])
+    parser.add_argument("--networks", nargs="+", default=["resnet20"])
     parser.add_argument("--spaces", nargs="+", default=["joint", "staircase"])
     options = parser.parse_args()
     torch.set_num_threads(1)
