@@ -15,9 +15,9 @@ from automc.search.allocation import Choices, allocate
 from automc.search.predictor import Predictor
 from automc.search.trials import Trial
 
-_KEPT = 200  # imagined policies that are remembered
+_KEPT = 64  # imagined policies that are remembered
 _ROUNDS = 2  # of exchanging
-_EXCHANGES = 200  # in a round
+_EXCHANGES = 100  # in a round
 _SLACK = 1e-3  # of the limits: the costs of two changes are not quite the sum of both
 
 
@@ -33,7 +33,7 @@ class Imagination:
         self._problem = problem
         self._predictor = Predictor(losses)
         self.optimism = optimism
-        self._tried: dict[Choices, None] = {}
+        self._tried: dict[Choices, float] = {}  # with their rewards
         self._imagined: dict[Choices, None] = {}
         self._errors: list[float] = []
         self._quality_losses: list[float] = []
@@ -41,7 +41,7 @@ class Imagination:
 
     def observe(self, choices: Choices, trial: Trial) -> None:
         """Learn from a trial; of one that failed, only not to try it again."""
-        self._tried[choices] = None
+        self._tried[choices] = trial.reward if trial.complete else -np.inf
         self._imagined.pop(choices, None)
         if trial.complete:
             error = trial.metrics["logit_error"]
@@ -93,7 +93,8 @@ class Imagination:
     def best(self, shares: Floats) -> Rows:
         """For each share of the limits the most promising choices that keep it, tried or not; or else the cheapest."""
         known = _rows([*self._tried, *self._imagined])
-        rewards = self.rewards(known)
+        imagined = self.rewards(_rows([*self._imagined])) if self._imagined else np.empty(0)
+        rewards = np.append([*self._tried.values()], imagined)
         found = {}
         for share in dict.fromkeys(shares.tolist()):
             fitting = np.where(self._within(known, share), rewards, -np.inf)
