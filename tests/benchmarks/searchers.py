@@ -6,7 +6,7 @@
 A study of more trials holds those of fewer, as no searcher knows how many there will be. Finished studies stand in
 FOLDER/searchers.log, where a killed run goes on; `--again` repeats them, for a searcher that has changed, and the last
 one counts. `--print` prints the table and draws FOLDER/searchers.png; `--confirm` evaluates for real what each of the
-first three studies of a searcher found best in 200 trials.
+first two studies of a searcher found best in 200 trials.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from automc.search.trials import Trial
 RESULTS = "searchers.log"
 MARKS = (10, 25, 50, 100, 200, 500, 1000, 2000)
 CHANCE = 0.1  # the accuracy of a guess; with the latency limit it is the reference point of hypervolumes
-CONFIRMED = 3  # studies of a searcher whose winners are evaluated for real
+CONFIRMED = 2  # studies of a searcher whose winners are evaluated for real
 TRIALS = 200  # at which searchers are ranked
 
 

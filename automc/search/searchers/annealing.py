@@ -13,15 +13,16 @@ from automc.search.searchers.random import random_policy
 
 
 class AnnealingSettings(Settings):
-    """`startup_trials`: random policies, the best of which is the start, and whose standard deviation of rewards is the
-    first temperature. `cooling`: by what share the temperature shrinks within each `cycle` of trials. `changes`:
-    decisions that a step draws anew, before the budget is kept.
+    """`startup_trials`: random policies, the best of which is the start. `heat`: the first temperature, in standard
+    deviations of their rewards. `cooling`: what share of it is left after each `cycle` of trials. `changes`: decisions
+    that a step draws anew, before the budget is kept.
     """
 
     startup_trials: Annotated[int, Field(ge=2)] = 10
-    cooling: Annotated[float, Field(gt=0, le=1)] = 0.005
+    heat: Annotated[float, Field(gt=0)] = 0.1
+    cooling: Annotated[float, Field(gt=0, le=1)] = 0.05
     cycle: Annotated[int, Field(ge=2)] = 200
-    changes: Annotated[int, Field(ge=1)] = 2
+    changes: Annotated[int, Field(ge=1)] = 3
 
 
 class Annealing(Searcher):
@@ -37,7 +38,7 @@ class Annealing(Searcher):
         random = np.random.default_rng(self.seed)
         startup = [random_policy(problem, random) for _ in range(settings.startup_trials)]
         trials = list(evaluate.many(startup))
-        hot = max(float(np.std([trial.reward for trial in trials])), 1e-6)
+        hot = max(settings.heat * float(np.std([trial.reward for trial in trials])), 1e-9)
         first = max(trials, key=lambda trial: (trial.complete, trial.reward))
         best = problem.space.choices_of(first.policy), first.reward
         while True:
