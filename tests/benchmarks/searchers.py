@@ -145,10 +145,11 @@ def report(folder: Path) -> None:
             cells.append(f"{100 * _interval(values).estimate:.2f}" if values else "")
         at = _interval([_best_after(one, TRIALS) for one in studies[name]])
         volume = _interval([one["hypervolume"] for one in studies[name]])
-        confirmed = [real[one["best"]] for one in studies[name] if one["best"] in real]
+        confirmed = [real[best] for best in dict.fromkeys(one["best"] for one in studies[name]) if best in real]
         seconds = np.median([one["seconds"] / one["made"] for one in studies[name]])
+        bounds = f"{100 * at.lower:.2f}–{100 * at.upper:.2f}" if len(studies[name]) > 1 else ""
         print(
-            f"| {name} | {len(studies[name])} | " + " | ".join(cells) + f" | {100 * at.lower:.2f}–{100 * at.upper:.2f} "
+            f"| {name} | {len(studies[name])} | " + " | ".join(cells) + f" | {bounds} "
             f"| {volume.estimate:.4f} | {', '.join(f'{100 * value:.1f}' for value in confirmed)} | {seconds:.3f} |"
         )
     draw(studies, ranked, folder / "searchers.png")
