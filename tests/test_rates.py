@@ -58,5 +58,5 @@ def test_the_command_prints_the_speed_of_each_layer(program, tmp_path, capsys):
 
 def test_targets_without_a_table_say_so(program, tmp_path, capsys):
     program.save(tmp_path / "program.safetensors")
-    compile_command(tmp_path, "rv64", "zig", None, True, False)
-    assert "no table of rv64: it takes about 5.8 instructions for each" in capsys.readouterr().out
+    compile_command(tmp_path, "armv7", "zig", None, True, False)
+    assert "no table of armv7: it takes about" in capsys.readouterr().out

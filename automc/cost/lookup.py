@@ -226,8 +226,8 @@ def _nearest_tiles(measured: list[Tiles], wanted: Tiles) -> Tiles:
 
 
 def _apart(one: Tiles, other: Tiles) -> float:
-    """Octaves between two tile counts."""
-    return sum(abs(math.log2(a / b)) for a, b in zip(one, other, strict=True))
+    """Octaves between two tile counts; none at all, of a layer that has lost its channels, counts as one."""
+    return sum(abs(math.log2(max(a, 1) / max(b, 1))) for a, b in zip(one, other, strict=True))
 
 
 def _octaves(family: Mapping[Bits, Surface], bits: Bits, tiles: Tiles) -> float:

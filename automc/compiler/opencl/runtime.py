@@ -14,6 +14,7 @@ COMMON = Template("""\
 #include <string.h>
 
 #define ALIGNED
+#define ROLLED
 
 static const char *kernels_text[] = {
 $kernels
