@@ -129,6 +129,11 @@ class _State:
         # One file, so that no crash can leave tensors and the count of steps from different moments.
         write_atomic(self._path, save(tensors, self._identity | {"steps": str(self.steps)}))
 
+    def _begin_with_norms(self, pixels: Tensor) -> BatchNorms:
+        self._norms = BatchNorms(self.shadow, pixels)
+        self.descent = Descent(self.shadow)  # which moves their parameters' averages, too
+        return self._norms
+
     def _go_on_with(self, shadow: ShadowWeights) -> None:
         self.shadow, self._norms = shadow, None
         self.descent = Descent(shadow)
@@ -137,11 +142,9 @@ class _State:
         """Load the last stored state, if there is one."""
         from safetensors import SafetensorError, safe_open
 
-        device = pixels.device
         if not self._path.exists():
             if self._folds_at > 0:
-                self._norms = BatchNorms(self.shadow, pixels)
-                self.descent = Descent(self.shadow)
+                self._begin_with_norms(pixels)
             return
         try:
             with safe_open(self._path, "pt") as stored:
@@ -154,11 +157,9 @@ class _State:
                     )
                 self.steps = int(metadata["steps"])
                 if self.steps < self._folds_at:
-                    self._norms = BatchNorms(self.shadow, pixels)
-                    self.descent = Descent(self.shadow)
-                    self._norms.restore(stored.get_tensor)
+                    self._begin_with_norms(pixels).restore(stored.get_tensor)
                 elif self._folds_at > 0:
-                    self._go_on_with(ShadowWeights(Program.load(self._folded), device))
+                    self._go_on_with(ShadowWeights(Program.load(self._folded), pixels.device))
                 self.descent.restore(stored.get_tensor)
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise CorruptFile(f"{self._path} is not a state of a fine-tuning: {error}") from error

@@ -19,8 +19,6 @@ _REST = 0.05  # of what depends on all choices together, as a share of the error
 _REACH = 0.3  # the share of decisions over which the rest changes
 _NOISE = 0.01  # of what no model explains, as a share of the error
 _TRIALS = 400  # those of least error that are learned from
-
-
 _LEAST = 0.02  # of the sum of losses: no error is predicted to be less
 
 

@@ -45,16 +45,24 @@ def concatenation(operation: Join, context: Context) -> Kernel:
     return grid(Choice("concatenation"), target.size, numbers, body)
 
 
-def selection(operation: Select, context: Context) -> Kernel:
-    """The kernel of a selection of channels and pixels."""
+def _places(operation: Select | Shuffle, context: Context) -> Numbers:
+    """Where the source and the target of what moves whole pixels lie, and how their pixels and channels do."""
     source, target = (context.program.tensors[name] for name in (operation.source, operation.target))
-    numbers: Numbers = {
+    return {
         "source": context.interior(operation.source),
         "source_width": source.width,
         "source_channels": source.channels,
         "target": context.interior(operation.target),
         "width": target.width,
         "channels": target.channels,
+    }
+
+
+def selection(operation: Select, context: Context) -> Kernel:
+    """The kernel of a selection of channels and pixels."""
+    target = context.program.tensors[operation.target]
+    numbers: Numbers = {
+        **_places(operation, context),
         "zero": target.zero_point,
         "stride": operation.stride,
         "index": Constant(np.array(operation.index, np.int32)),
@@ -69,14 +77,9 @@ def selection(operation: Select, context: Context) -> Kernel:
 
 def shuffling(operation: Shuffle, context: Context) -> Kernel:
     """The kernel that turns channels into pixels."""
-    source, target = (context.program.tensors[name] for name in (operation.source, operation.target))
+    target = context.program.tensors[operation.target]
     numbers: Numbers = {
-        "source": context.interior(operation.source),
-        "source_width": source.width,
-        "source_channels": source.channels,
-        "target": context.interior(operation.target),
-        "width": target.width,
-        "channels": target.channels,
+        **_places(operation, context),
         "factor": operation.factor,
     }
     body = [
