@@ -32,6 +32,7 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
     from automc.environment.quality import Answers, find_metric
     from automc.files import write_atomic
     from automc.network.datasets import Images, split
+    from automc.network.resources import keep_memory
     from automc.network.training import ask, train
     from automc.network.zoo import build_network
 
@@ -61,6 +62,7 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
         torch.manual_seed(spec.training.seed)
         module = build_network(spec.network, len(dataset.classes), splits.train.pixels.shape[3])
     held_out = partial(judged, "held-out", splits.selection)
+    keep_memory()
     train(module, splits.train, dataset.mean, dataset.std, spec.training, folder, report, held_out)
     report(judged("test", splits.test, module))
     weights = folder / f"{name}.safetensors"

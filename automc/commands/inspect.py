@@ -223,12 +223,11 @@ def _check_experiment(spec: ExperimentSpec) -> None:
 
 def doctor_command(name: str, overrides: tuple[str, ...], weights: Path | None) -> None:
     """Print what was understood of an environment's network, and what a search will cost."""
-    import torch
-
     from automc.commands.specs import open_problem
     from automc.network.describe import describe
+    from automc.network.resources import take_threads
 
-    torch.set_num_threads(1)  # as in a search
+    take_threads(1)  # as in a search
     problem = open_problem(name, overrides, weights)
     say(describe(problem.network))
     say("")

@@ -52,13 +52,12 @@ def run_command(
         spec = spec.model_copy(update={"monitor": MonitorSpec(every=monitor)})
     for environment in spec.envs:
         read_environment(environment, of_environments)  # every fault of every file before any time is spent
-    import torch
-
+    from automc.network.resources import take_threads
     from automc.search.experiment import members, run_experiment
     from automc.search.identity import identify
 
     # One thread a study: its log then does not depend on the machine's cores. Studies run side by side instead.
-    torch.set_num_threads(1)
+    take_threads(1)
     chosen = members(spec, only)
     folder = out or Path("runs") / name
     # The number of trials may grow, and a monitor changes nothing; everything else makes another run.

@@ -31,11 +31,10 @@ def tune_command(
         options += ["tune", name, policy, *overrides, f"--epochs={epochs}", f"--seed={seed}", f"--out={folder}"]
         _detach(options + ([] if weights is None else [f"--weights={weights}"]), folder)
         return
-    import torch
-
+    from automc.network.resources import take_threads
     from automc.search.tuning import PROGRAM_NAME, read_tuning, tune
 
-    torch.set_num_threads(1)  # the result then does not depend on the machine's cores
+    take_threads(1)  # the result then does not depend on the machine's cores
     problem = open_problem(name, overrides, weights)
     tuning = tune(problem, policy_of(problem.network).normalised(problem.network), folder, epochs, seed, note)
     reading = problem.metric.reading

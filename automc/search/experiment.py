@@ -203,9 +203,8 @@ def _run_in_processes(
 def _run_there(
     run: Callable[..., None], member: Member, load: Callable[[str], Problem], threads: int, messages: Queue[Any]
 ) -> None:
-    import torch
-
     from automc.environment.evaluator import Evaluator
+    from automc.network.resources import take_threads
 
-    torch.set_num_threads(threads)
+    take_threads(threads)
     run(member, Evaluator(load(member.environment)), report=lambda member, progress: messages.put((member, progress)))

@@ -76,10 +76,9 @@ _EVALUATORS: dict[str, Evaluator] = {}  # of this process, which serves one pool
 
 def _outcome(load: Load, name: str, threads: int, policy: Policy) -> Outcome:
     if name not in _EVALUATORS:
-        import torch
-
         from automc.environment.evaluator import Evaluator
+        from automc.network.resources import take_threads
 
-        torch.set_num_threads(threads)
+        take_threads(threads)
         _EVALUATORS[name] = Evaluator(load(name))
     return _EVALUATORS[name].outcome(policy)
