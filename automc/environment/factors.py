@@ -6,6 +6,7 @@ each price is computed once, a policy is a sum of known prices, and the cheapest
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import product
@@ -26,6 +27,7 @@ COSTS: tuple[CostMetric, ...] = get_args(CostMetric)
 Choices = tuple[int, ...]
 
 _LARGEST = 1 << 20  # entries of one table
+_SMALL = 1 << 16  # entries of a table whose prices are found by their place
 _WHOLE = Policy()
 
 
@@ -35,6 +37,13 @@ class Factors:
     def __init__(self, space: SearchSpace, model: CostModel) -> None:
         self._space, self._model = space, model
         self._factors = [_Factor(part, space, model) for part in model.parts]
+        self._small = [number for number, factor in enumerate(self._factors) if factor.size <= _SMALL]
+        sizes = [self._factors[number].size for number in self._small]
+        self._begins = np.cumsum([0, *sizes])[:-1]  # where each small table begins in `_prices`
+        self._strides = np.zeros((len(space.decisions), len(sizes)))
+        for number, strides in zip(self._small, self._strides.T, strict=True):
+            strides[[*self._factors[number].positions]] = self._factors[number].strides
+        self._prices = np.full((sum(sizes), len(COSTS)), np.nan)  # NaN until somebody asks
 
     def cost(self, choices: Choices) -> Cost:
         """What the policy of `choices` costs: to the last bit what the model says."""
@@ -45,10 +54,22 @@ class Factors:
 
         `energy_mj` is 0 where the model knows none.
         """
+        # In float64, which BLAS multiplies fast: every place is a whole number far below 2**53.
+        places = (choices.astype(np.float64) @ self._strides).astype(np.int64) + self._begins
+        self._learn(choices, places)
+        known = dict(zip(self._small, places.T, strict=True))
         total = np.tile(_vectors([self._model.call]), (len(choices), 1))
-        for factor in self._factors:
-            total += factor.prices(choices)
+        for number, factor in enumerate(self._factors):  # one after the other, as the model sums
+            total += self._prices[known[number]] if number in known else factor.prices(choices)
         return total
+
+    def _learn(self, choices: NDArray[np.int64], places: NDArray[np.int64]) -> None:
+        """Fill in those of `n x small tables` places whose prices nobody has asked for yet."""
+        rows, columns = np.nonzero(np.isnan(self._prices[places, 0]))
+        unknown, first = np.unique(places[rows, columns], return_index=True)
+        for place, row, column in zip(unknown, rows[first], columns[first], strict=True):
+            price = self._factors[self._small[column]].price(tuple(choices[row].tolist()))
+            self._prices[place] = _vectors([price])[0]
 
     def cheapest(self, weights: Sequence[float]) -> Choices | None:
         """The choices of the least sum of `COSTS` times `weights`.
@@ -73,6 +94,9 @@ class _Factor:
         self.positions = tuple(index for index, asked in enumerate(space.decisions) if _concerns(asked, part))
         self._asked = [space.decisions[position] for position in self.positions]
         self._forced = [(decision, decision.choices[0]) for decision in space.forced if _concerns(decision, part)]
+        sizes = [len(asked.choices) for asked in self._asked]
+        self.size = math.prod(sizes)
+        self.strides = [math.prod(sizes[index + 1 :]) for index in range(len(sizes))]
         self._own = _picker(self.positions)
         self._known: dict[Choices, Price] = {}
 
