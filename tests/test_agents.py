@@ -105,13 +105,31 @@ def test_the_predictor_learns_how_perturbations_add_up():
     rows = random.integers(0, 4, (150, 8)).astype(np.uint8)
     errors = np.square(vectors[np.arange(8), rows].sum(1)).sum(1)
     predictor = Predictor(losses)
-    before, doubt = predictor.predict(rows[100:])
+    before, doubt = predictor.error(rows[100:])
     for row, error in zip(rows[:100], errors[:100], strict=True):
-        predictor.observe(row, error)
-    after, sure = predictor.predict(rows[100:])
+        predictor.observe(row, error, 0.1 * error)
+    after, sure = predictor.error(rows[100:])
     truth = errors[100:]
     assert np.corrcoef(after, truth)[0, 1] > 0.95 > np.corrcoef(before, truth)[0, 1]
     assert (sure < doubt).all()
+
+
+@pytest.mark.parametrize(("chance", "followed"), [(0.0, True), (0.01, False)])
+def test_the_predictor_learns_what_errors_leave_unexplained_unless_it_is_chance(chance: float, followed: bool):
+    """Some perturbations cost quality and as long ones do not: the errors alone cannot tell."""
+    random = np.random.default_rng(0)
+    losses = [np.array([0.3, 0.2, 0.1, 0.0])] * 8
+    costly = 0.05 * random.choice([-1.0, 1.0], (8, 1)) * np.sqrt(losses)
+    rows = random.integers(0, 4, (150, 8)).astype(np.uint8)
+    errors = np.array(losses)[np.arange(8), rows].sum(1)
+    unexplained = costly[np.arange(8), rows].sum(1) if followed else chance * random.normal(size=150)
+    predictor = Predictor(losses)
+    for row, error, part in zip(rows[:100], errors, unexplained, strict=False):
+        predictor.observe(row, error, 0.1 * error + part)
+    lost, _ = predictor.lost(rows[100:])
+    found = lost - 0.1 * errors[100:]
+    assert (np.corrcoef(found, unexplained[100:])[0, 1] > 0.9) == followed
+    assert (found.std() < 0.5 * unexplained.std()) != followed
 
 
 def test_imagination_proposes_what_was_not_tried_within_its_share():

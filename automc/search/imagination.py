@@ -24,9 +24,8 @@ _SLACK = 1e-3  # of the limits: the costs of two changes are not quite the sum o
 class Imagination:
     """Predicts rewards of policies, remembers the most promising that were not tried, and the best of all.
 
-    A policy's reward is that of the error which is expected of it, less `optimism` standard deviations, so that what is
-    not known is worth a trial. What an error costs in quality is a line through zero that is fitted to the
-    trials, the better ones counting more.
+    A policy's reward is that of the quality which is expected of it, with `optimism` standard deviations in its favour,
+    so that what is not known is worth a trial.
     """
 
     def __init__(self, problem: Problem, losses: Sequence[Floats], optimism: float) -> None:
@@ -35,8 +34,6 @@ class Imagination:
         self.optimism = optimism
         self._tried: dict[Choices, float] = {}  # with their rewards
         self._imagined: dict[Choices, None] = {}
-        self._errors: list[float] = []
-        self._quality_losses: list[float] = []
         self._whole_quality = 0.0
 
     def observe(self, choices: Choices, trial: Trial) -> None:
@@ -44,24 +41,20 @@ class Imagination:
         self._tried[choices] = trial.reward if trial.complete else -np.inf
         self._imagined.pop(choices, None)
         if trial.complete:
-            error = trial.metrics["logit_error"]
-            self._predictor.observe(choices, error)
-            self._errors.append(max(error, 1e-12))
             column = self._problem.metric.reading.column
             loss = trial.metrics[loss_column(column)]
-            self._quality_losses.append(loss)
+            self._predictor.observe(choices, trial.metrics["logit_error"], loss)
             self._whole_quality = trial.metrics[column] + loss
 
     def rewards(self, rows: Rows) -> Floats:
         """What each of `n` choices would earn."""
-        mean, deviation = self._predictor.predict(rows)
-        errors = np.maximum(mean - self.optimism * deviation, 0.1 * mean)
-        losses = self._price_of_error() * errors
+        expected, deviation = self._predictor.lost(rows)
+        losses = expected - np.minimum(self.optimism * deviation, 0.9 * np.abs(expected))
         names = [*self._problem.limits.costs]
         return np.array(
             [
-                self._problem.reward(_metrics(self._whole_quality, loss, error, dict(zip(names, costs, strict=True))))
-                for loss, error, costs in zip(losses, errors, self._problem.costs_of(rows).tolist(), strict=True)
+                self._problem.reward(_metrics(self._whole_quality, loss, dict(zip(names, costs, strict=True))))
+                for loss, costs in zip(losses.tolist(), self._problem.costs_of(rows).tolist(), strict=True)
             ]
         )
 
@@ -147,19 +140,12 @@ class Imagination:
         found[np.arange(len(second)), changed[second]] = rows[second, changed[second]]
         return found
 
-    def _price_of_error(self) -> float:
-        errors, losses = np.array(self._errors), np.array(self._quality_losses)
-        if not len(errors):
-            return 1.0
-        weights = np.square(errors.min() / errors)
-        return max(float((weights * losses * errors).sum() / (weights * errors * errors).sum()), 1e-9)
-
 
 def _rows(choices: Sequence[Choices]) -> Rows:
     return np.array(choices, np.uint8)
 
 
-def _metrics(whole: float, loss: float, error: float, costs: Mapping[str, Any]) -> Metrics:
+def _metrics(whole: float, loss: float, costs: Mapping[str, Any]) -> Metrics:
     """Metrics of which only those are known that a reward depends on."""
     known = {"latency_ms": 0.0, "energy_mj": None, "size_bytes": 0, "macs": 0} | dict(costs)
-    return Metrics(whole - loss, loss, error, peak_memory_bytes=0, **known)
+    return Metrics(whole - loss, loss, 0.0, peak_memory_bytes=0, **known)
