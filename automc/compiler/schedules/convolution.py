@@ -118,6 +118,7 @@ def loops(
         vectors = -(-channels // LANES)
         registers = path.registers(vectors)
         names = [(p, r) for p in range(len(pixels)) for r in registers]
+        stores = [result.store(f"c{p}_{r.first}", f"m{r.first}", *pixels[p], r, channels) for p, r in names]
         body = [
             *(
                 f"const {r.prefix}value_t m{r.first} = {r.prefix}value_load({result.multipliers} + {r.channel});"
@@ -129,12 +130,8 @@ def loops(
             f"  const {path.weight_type} *w = panel;",
             *(f"  {r.prefix}acc_t c{p}_{r.first} = {r.prefix}acc_load(bias + {r.channel});" for p, r in names),
             *("  " + line for line in products(offsets, vectors)),
-            *(
-                "  " + line
-                for p, (y, x) in enumerate(pixels)
-                for r in registers
-                for line in result.store(f"c{p}_{r.first}", f"m{r.first}", y, x, r, channels)
-            ),
+            *("  " + line for before, _ in stores for line in before),
+            *("  " + store for _, store in stores),
             "}}",
         ]
         return [

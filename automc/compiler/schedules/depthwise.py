@@ -92,8 +92,8 @@ def _single(
         for step in steps:
             lines.append(f"  s = {path.name}_dot_taps(s, {_pointers(taps[step])}, panel + {step * LANES * STEP});")
         lines.append(f"  c = {path.name}_widen(c, s); }}")
-    stores = result.store("c", "m", 0, 0, Register(0, 1), count)
-    return [f"const value_t m = value_load({result.multipliers});"], [*lines, *stores]
+    before, store = result.store("c", "m", 0, 0, Register(0, 1), count)
+    return [f"const value_t m = value_load({result.multipliers});"], [*lines, *before, store]
 
 
 def _quad(path: Path, interval: int, taps: list[list[int]], result: Result, count: int) -> tuple[list[str], list[str]]:

@@ -96,24 +96,28 @@ class Result:
 
     def store(
         self, accumulators: str, multipliers: str, y: int, x: int, register: Register, channels: int
-    ) -> list[str]:
-        """Stores those lanes of a register that are among the panel's `channels`.
+    ) -> tuple[list[str], str]:
+        """What stores those lanes of a register that are among the panel's `channels`, and what must stand before it.
 
-        The pixel lies `y`, `x` from the tile's first.
+        The pixel lies `y`, `x` from the tile's first. A residual that is overwritten in place is read in whole
+        registers: right behind a store of fewer lanes, a processor would wait for that store to leave it (four times
+        the time of a layer), so all of a tile is read before any of it is stored.
         """
         channel, of = register.channel, register.prefix
         count = min(register.lanes, channels - channel)
         scaled = f"{of}value_scale({accumulators}, {multipliers})"
         if self.bounds is None:
-            return [f"{of}store_values(target + {channel}, {count}, {scaled});"]
+            return [], f"{of}store_values(target + {channel}, {count}, {scaled});"
+        before = []
         if self.residual is not None:
             row_bytes, zero = self.residual
             place = f"residual + (y + {y}) * {row_bytes} + (x + {x}) * {self.channels} + {channel}"
             other = f"{of}value_scale({of}acc_bytes({place}, {zero}), {of}value_splat(residual_multiplier))"
-            scaled = f"{of}value_add({scaled}, {other})"
+            before = [f"const {of}value_t sum_{accumulators} = {of}value_add({scaled}, {other});"]
+            scaled = f"sum_{accumulators}"
         place = f"target + (y + {y}) * {self.row_bytes} + (x + {x}) * {self.channels} + {channel}"
         low, high, zero_point = self.bounds
-        return [f"{of}store_bytes({place}, {count}, {scaled}, {low}, {high}, {zero_point});"]
+        return before, f"{of}store_bytes({place}, {count}, {scaled}, {low}, {high}, {zero_point});"
 
     def store_quad(self, values: str, of: str) -> list[str]:
         """Stores the scaled values of a quad of registers, for the pixel `y`, `x`; the prefix is `of`."""
