@@ -72,7 +72,7 @@ def test_the_table_names_every_layer_and_the_sum() -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run of the tiny problem."""
     problem: Problem = replace(tiny_problem(pricing=model()), identity={"table": "known"})
-    monkeypatch.setattr(explain, "open_problem", lambda *asked: problem)
+    monkeypatch.setattr(explain, "open_problem", lambda *asked, may_measure: problem)
     (tmp_path / "run.json").write_text(json.dumps({"overrides": [], "weights": None}))
     result = make_result(environment="tiny", policy=POLICY, hashes={"table": "known"})
     write_result(result, tmp_path / "tiny" / "winner" / "result.json")

@@ -31,7 +31,8 @@ def explain_command(folder: Path) -> None:
     for place in results:
         result = read_result(place / "result.json")
         weights = identity["weights"]
-        problem = open_problem(result.environment, tuple(identity["overrides"]), weights and Path(weights))
+        overrides = tuple(identity["overrides"])
+        problem = open_problem(result.environment, overrides, weights and Path(weights), may_measure=False)
         if result.hashes["table"] != problem.identity["table"]:
             raise RunMismatch(
                 f"{place} was priced by another table of {result.device} than the one that is here now; "

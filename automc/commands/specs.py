@@ -19,9 +19,9 @@ def read_environment(name: str, overrides: tuple[str, ...] = ()) -> tuple[Enviro
     return read_spec(EnvironmentSpec, path, overrides), path
 
 
-def open_problem(name: str, overrides: tuple[str, ...], weights: Path | None) -> Problem:
-    """Everything that an environment names, loaded; says what it measures on the way."""
+def open_problem(name: str, overrides: tuple[str, ...], weights: Path | None, may_measure: bool = True) -> Problem:
+    """Everything that an environment names, loaded; says what it measures on the way, if it may."""
     spec, path = read_environment(name, overrides)
     from automc.environment.loading import load_problem
 
-    return load_problem(spec, path, weights, note)
+    return load_problem(spec, path, weights, note, may_measure=may_measure)

@@ -14,18 +14,27 @@ from automc.cost.probes import probes_of
 from automc.cost.sampling import kernels_to_measure
 from automc.cost.table import LatencyTable, read_table, write_table
 from automc.cost.timing import REFERENCE
+from automc.errors import TableError
 from automc.files import cache_directory, canonical_json, locked, sha256_of
 
 HOST = "host"
 
 
-def open_device(device: str, needs: Sequence[Need], report: Report, seconds: float = 600.0) -> LatencyTable:
+def open_device(
+    device: str, needs: Sequence[Need], report: Report, seconds: float = 600.0, may_measure: bool = True
+) -> LatencyTable:
     """The table of a device by name: `host`, or a file in `latency_tables/`.
 
-    The host is measured first, see `measure_host`. Raises `NameNotFound`, `TableError`, `CompileError`, `RunnerError`.
+    The host is measured first, see `measure_host`; where nothing may be measured, and it was not before, it is refused.
+    Raises `NameNotFound`, `TableError`, `CompileError`, `RunnerError`.
     """
     if device != HOST:
         return read_table(catalog.find("latency_tables", device))
+    if not may_measure and not host_table(host_target(), needs).exists():
+        raise TableError(
+            f"{host_tables()} holds no table of this machine for these kernels; what was priced by one needs that very "
+            "table, and another measurement would not be it"
+        )
     return read_table(measure_host(host_target(), needs, report, seconds))
 
 

@@ -49,12 +49,17 @@ def _silent(line: str) -> None:
 
 
 def load_problem(
-    spec: EnvironmentSpec, file: Path, weights: str | Path | None = None, report: Report = _silent
+    spec: EnvironmentSpec,
+    file: Path,
+    weights: str | Path | None = None,
+    report: Report = _silent,
+    *,
+    may_measure: bool = True,
 ) -> Problem:
     """The problem that the environment file `file` states, read as `spec`.
 
     `weights` replaces its weights. Nobody knows what those were trained on, so search and selection images are then
-    carved out of the test part, and `report` is told so.
+    carved out of the test part, and `report` is told so. Where it may not measure, a host without a table is refused.
 
     Raises an `InputError` for whatever is missing or does not fit, before any time is spent: `NameNotFound`,
     `DataError`, `WeightsError`, `UnsupportedLayer`, `TableError`, `ConfigError`, `InfeasibleBudget`.
@@ -66,7 +71,7 @@ def load_problem(
     if weights is not None and spec.data.carve_from == "train":
         report(_FOREIGN_WEIGHTS.format(path=weights))
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"carve_from": "test"})})
-    return build_problem(file.stem, spec, module, dataset, report=report)
+    return build_problem(file.stem, spec, module, dataset, report=report, may_measure=may_measure)
 
 
 def open_dataset(spec: EnvironmentSpec, file: Path) -> Dataset:
@@ -89,11 +94,12 @@ def build_problem(
     space: SearchSpaceSpec | None = None,
     table: LatencyTable | None = None,
     report: Report = _silent,
+    may_measure: bool = True,
 ) -> Problem:
     """A problem of any torch module and data set, without files: what `spec` says of network, weights and data set
     is only said. `space` and `table` stand for the files that `spec` names.
 
-    `report` is told when the host is measured. Raises as `load_problem`.
+    `report` is told when the host is measured, if it `may_measure` it. Raises as `load_problem`.
     """
     module = copy.deepcopy(module).cpu().float().eval()
     space = space or read_spec(SearchSpaceSpec, catalog.find("search_spaces", spec.search_space))
@@ -106,7 +112,9 @@ def build_problem(
     # Which channels of a split group remain depends on the order in which pruning removes them.
     order = prepare().removal_order if _splits_a_group(network) else None
     # The device is opened, and maybe measured, when what can be checked without it has been.
-    device = cache(lambda: CostModel(network, table or open_device(spec.device, [(network, space)], report), order))
+    needs = [(network, space)]
+    opened = cache(lambda: table or open_device(spec.device, needs, report, may_measure=may_measure))
+    device = cache(lambda: CostModel(network, opened(), order))
     asked = SearchSpace(network, space, order, lambda policy: device().cost(policy).latency_ms)
     pricing = device()
     table = pricing.table
