@@ -31,7 +31,7 @@ from automc.network.datasets import load_dataset
 from automc.network.trace import trace
 from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearcherSpec
 from automc.search.anytime import keep_best
-from automc.search.comparison import Contestant, _known_floor_ms, layer_rows
+from automc.search.comparison import Contestant, _known_ms, layer_rows
 from automc.search.deliver import DeliverySettings, deliver
 from automc.search.experiment import run_experiment
 from automc.search.log import read_records
@@ -301,9 +301,9 @@ def test_only_a_table_of_this_processor_says_what_the_reference_takes() -> None:
     problem = digits_problem()
     table = macs_table(problem.network)
 
-    def floor_ms(cpu: str) -> float:
+    def known_ms(cpu: str) -> float:
         header = replace(table.header, cpu=cpu, reference_ms=0.125)
-        return _known_floor_ms(replace(problem, pricing=CostModel(problem.network, replace(table, header=header))))
+        return _known_ms(replace(problem, pricing=CostModel(problem.network, replace(table, header=header))))
 
-    assert floor_ms(processor()) == 0.125
-    assert floor_ms("another processor") == np.inf
+    assert known_ms(processor()) == 0.125
+    assert known_ms("another processor") == np.inf

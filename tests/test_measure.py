@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from automc.compression.operations import Convolve, Dequantise
 from automc.compression.policy import Policy, unfit
 from automc.cost.device import host_table, measure_host, open_device
 from automc.cost.kernels import Kernel
-from automc.cost.measure import measure, random_policy
+from automc.cost.measure import Need, empty_for, fill, measure, random_policy
 from automc.cost.model import CostModel
-from automc.cost.probes import probes_of, random_program
+from automc.cost.probes import Probe, probes_of, random_program
 from automc.cost.sampling import kernels_to_measure
-from automc.cost.table import read_table, write_table
+from automc.cost.table import LatencyTable, Row, read_table, write_table
 from automc.errors import NameNotFound, TableError
 from automc.files import locked
 from automc.network.graph import Network
@@ -176,6 +177,42 @@ def test_measuring_again_keeps_what_is_known_and_adds_what_is_missing(network: N
     assert kept == pytest.approx(before, rel=1e-4)
 
 
+class DoubtingTimer:
+    """Times every kernel at 1 ms, and later one of them at 2."""
+
+    def __init__(self) -> None:
+        self.asked: list[set[Kernel]] = []
+
+    def rows(self, probes: Sequence[Probe], folder: Path) -> Iterator[list[Row]]:
+        self.asked.append({kernel for probe in probes for kernel in probe.kernels.values()})
+        latency_ms = 1.0 if len(self.asked) == 1 else 2.0
+        doubted = self.asked[-1] if len(self.asked) == 1 else self.doubtful()
+        yield [Row(kernel, latency_ms, 0.0, 20, "measured") for kernel in sorted(doubted)]
+
+    def added(self, table: LatencyTable, rows: Sequence[Row]) -> LatencyTable:
+        return table.extended(rows)
+
+    def doubtful(self) -> list[Kernel]:
+        return [min(self.asked[0])]
+
+    def overhead_ms(self, needs: Sequence[Need], table: LatencyTable, folder: Path) -> float:
+        return float(len(self.asked))
+
+
+def test_kernels_of_bad_moments_are_timed_again(network: Network, tmp_path: Path) -> None:
+    timer = DoubtingTimer()
+    lines: list[str] = []
+    path = tmp_path / "here.csv"
+    table = fill(
+        empty_for("here", "a processor", "portable"), [(network, ONE_POINT)], path, lambda: timer, lines.append, 60
+    )
+    assert len(timer.asked) == 2
+    assert {row.kernel for row in table.rows if row.latency_ms == 2.0} == {*timer.doubtful()}
+    assert read_table(path).sha256 == table.sha256
+    assert table.header.overhead_ms == 2.0
+    assert "here: 1 kernels were timed while the machine was busy; they are timed again" in lines
+
+
 def test_a_table_of_another_machine_is_not_extended(network: Network, table_file: Path, tmp_path: Path) -> None:
     table = read_table(table_file)
     write_table(replace(table, header=replace(table.header, cpu="another processor")), tmp_path / "other.csv")
@@ -187,12 +224,15 @@ def test_the_host_is_measured_once(network: Network, tmp_path: Path, monkeypatch
     needs = [(splitting_network(), ONE_POINT)]
     monkeypatch.setattr("automc.cost.device.cache_directory", lambda: tmp_path)
     lines: list[str] = []
+    with pytest.raises(TableError, match="holds no table of this machine"):
+        open_device("host", needs, lines.append, may_measure=False)
+    assert lines == []
     table = open_device("host", needs, lines.append)
     assert lines
     assert host_table(host_target(), needs).exists()
     assert host_table(host_target(), needs) != host_table(host_target(), [(network, ONE_POINT)])
     lines.clear()
-    assert open_device("host", needs, lines.append).sha256 == table.sha256
+    assert open_device("host", needs, lines.append, may_measure=False).sha256 == table.sha256
     assert lines == []
 
 

@@ -131,7 +131,11 @@ class Library:
 
     def _sampled(self, key: int, sample: Sampler, repeats: int) -> NDArray[np.float64]:
         if key not in self._loops:
-            self._loops[key] = max(1, int(np.ceil(_SAMPLE_SECONDS / max(float(sample(3, 1).min()), 1e-9))))
+            loops = 1
+            # The clock itself takes as long as many small kernels, so one run does not tell how many are needed.
+            while (missing := _SAMPLE_SECONDS / max(loops * float(sample(3, loops).min()), 1e-9)) > 1:
+                loops = int(np.ceil(loops * min(missing, 10)))
+            self._loops[key] = loops
         return sample(repeats, self._loops[key])
 
     def _check(self, logits: _Guarded) -> None:

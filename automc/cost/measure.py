@@ -19,12 +19,12 @@ from automc.compiler.targets import find_target
 from automc.compiler.toolchain import tool_chain
 from automc.compression.policy import Policy, unfit
 from automc.compression.program import Program
-from automc.cost.kernels import KernelPlan
+from automc.cost.kernels import Kernel, KernelPlan
 from automc.cost.lookup import Lookup
 from automc.cost.probes import Probe, probes_of, random_program
 from automc.cost.sampling import kernels_to_measure
 from automc.cost.table import LatencyTable, Row, empty_table, read_table, write_table
-from automc.cost.timing import Reference
+from automc.cost.timing import Reference, Timing
 from automc.errors import TableError
 from automc.network.graph import Network
 from automc.schema import SearchSpaceSpec
@@ -47,6 +47,9 @@ class Timer(Protocol):
 
     def added(self, table: LatencyTable, rows: Sequence[Row]) -> LatencyTable:
         """`table` with these rows."""
+
+    def doubtful(self) -> list[Kernel]:
+        """Kernels that turned out to have been timed in a bad moment; each is named once."""
 
     def overhead_ms(self, needs: Sequence[Need], table: LatencyTable, folder: Path) -> float:
         """What a call of a whole network takes beyond the sum of its kernels, in the middle, at least 0."""
@@ -82,24 +85,43 @@ def fill(
     missing = [kernel for kernel in kernels_to_measure(needs) if kernel not in known]
     if not missing:
         return table
-    left = set(missing)
     deadline = time.monotonic() + seconds
+    report(f"{path.stem}: {len(missing)} kernels to time for {table.header.target}, {len(known)} are known")
     probes = _new_operations_first(probes_of(missing, _KERNELS_A_PROBE))
-    target = table.header.target
-    report(f"{path.stem}: {len(missing)} kernels to time for {target}, {len(known)} are known")
+    batches = [probes[start : start + _PROBES_A_BATCH] for start in range(0, len(probes), _PROBES_A_BATCH)]
     timer = open_timer()
+    table = _timed(batches, table, needs, path, timer, report, deadline)
+    doubtful = set(timer.doubtful())
+    again = [batch for batch in batches if any(doubtful & set(probe.kernels.values()) for probe in batch)]
+    if again and time.monotonic() < deadline:
+        report(f"{path.stem}: {len(doubtful)} kernels were timed while the machine was busy; they are timed again")
+        table = _timed(again, table, needs, path, timer, report, deadline)
+    return table
+
+
+def _timed(
+    batches: Sequence[Sequence[Probe]],
+    table: LatencyTable,
+    needs: Sequence[Need],
+    path: Path,
+    timer: Timer,
+    report: Report,
+    deadline: float,
+) -> LatencyTable:
+    """`table` with the overhead, and rows of the probes' kernels as far as the time goes; it is in `path`, too."""
+    left = {kernel for batch in batches for probe in batch for kernel in probe.kernels.values()}
     with tempfile.TemporaryDirectory(prefix="automc-measure-") as temporary:
         folder = Path(temporary)
-        for start in range(0, len(probes), _PROBES_A_BATCH):
-            if start > 0 and time.monotonic() > deadline:
-                report(f"{path.stem}: {seconds:.0f} s are over; {len(probes) - start} of {len(probes)} probes are left")
+        for number, batch in enumerate(batches):
+            if number > 0 and time.monotonic() > deadline:
+                report(f"{path.stem}: the time is over; {number} of {len(batches)} batches of kernels were timed")
                 break
-            for rows in timer.rows(probes[start : start + _PROBES_A_BATCH], folder / f"batch{start}"):
+            for rows in timer.rows(batch, folder / f"batch{number}"):
                 table = timer.added(table, rows)
                 left.difference_update(row.kernel for row in rows)
                 if left:  # the last rows come with the overhead, so that a table with all rows has it
                     write_table(table, path)
-            report(f"{path.stem}: {min(start + _PROBES_A_BATCH, len(probes))}/{len(probes)} probes timed")
+            report(f"{path.stem}: {number + 1}/{len(batches)} batches of kernels timed")
         overhead = timer.overhead_ms(needs, table, folder / "whole")
         table = replace(table, header=replace(table.header, overhead_ms=overhead))
         write_table(table, path)
@@ -108,27 +130,36 @@ def fill(
 
 
 class HostTimer:
-    """Times on this machine, in turns with a reference; rows are multiples of what that takes at the machine's best."""
+    """Times on this machine, in turns with a reference; rows are multiples of what that takes in quiet moments."""
 
     def __init__(self, table: LatencyTable, folder: Path) -> None:
         self._target = table.header.target
         self._reference = Reference(self._target, folder, table.header.reference_ms or math.inf)
+        self._timings: dict[Kernel, Timing] = {}
 
     def rows(self, probes: Sequence[Probe], folder: Path) -> Iterator[list[Row]]:
-        """One row after the other."""
+        """One row after the other, but none of kernels that were timed in a quiet moment before."""
         libraries = compile_batch([probe.program for probe in probes], self._target, folder)
         for probe, library in zip(probes, libraries, strict=True):
             self._reference.warm(library)
             for position, operation in enumerate(probe.program.operations):
-                if operation.target in probe.kernels:
-                    timing = self._reference.time_operation(library, position)
-                    floor = self._reference.floor_ms
-                    kernel = probe.kernels[operation.target]
-                    yield [Row(kernel, timing.ratio * floor, timing.spread * floor, timing.count, "measured")]
+                kernel = probe.kernels.get(operation.target)
+                if kernel is None or self._is_certain(kernel):
+                    continue
+                timing = self._timings[kernel] = self._reference.time_operation(library, position)
+                quiet_ms = self._reference.quiet_ms
+                yield [Row(kernel, timing.ratio * quiet_ms, timing.spread * quiet_ms, timing.count, "measured")]
 
     def added(self, table: LatencyTable, rows: Sequence[Row]) -> LatencyTable:
-        """The table at what the reference takes at the best that was seen by now."""
-        return table.at_reference(self._reference.floor_ms).extended(rows)
+        """The table at what the reference takes in the quiet moments that were seen by now."""
+        return table.at_reference(self._reference.quiet_ms).extended(rows)
+
+    def doubtful(self) -> list[Kernel]:
+        """Those of moments that are known not to have been quiet, now that the machine was seen at its best."""
+        return [kernel for kernel in self._timings if not self._is_certain(kernel)]
+
+    def _is_certain(self, kernel: Kernel) -> bool:
+        return kernel in self._timings and self._reference.was_quiet(self._timings[kernel])
 
     def overhead_ms(self, needs: Sequence[Need], table: LatencyTable, folder: Path) -> float:
         """The median over a few random policies of each network."""
@@ -136,7 +167,7 @@ class HostTimer:
         plans, programs = whole_networks(needs)
         excess = []
         for (plan, policy), library in zip(plans, compile_batch(programs, self._target, folder), strict=True):
-            measured = self._reference.time_whole(library).ratio * self._reference.floor_ms
+            measured = self._reference.time_whole(library).ratio * self._reference.quiet_ms
             excess.append(measured - sum(lookup(step.kernel).latency_ms * step.times for step in plan.steps(policy)))
         return max(0.0, float(np.median(excess)))
 
@@ -196,17 +227,29 @@ def begun(path: Path, empty: LatencyTable) -> LatencyTable:
     return known
 
 
-def random_policy(network: Network, space: SearchSpaceSpec, random: np.random.Generator) -> Policy:
-    """Every choice drawn evenly from what the space offers a layer; pins are not looked at."""
+def random_policy(network: Network, space: SearchSpaceSpec, random: np.random.Generator, alike: bool = False) -> Policy:
+    """Every choice drawn evenly from what the space offers a layer; pins are not looked at.
 
-    def drawn(values: Sequence[Value]) -> Value:
-        return values[int(random.integers(len(values)))]
+    Layers that are drawn one by one make networks that all cost about the same. Where they are to be `alike`, each
+    policy has a level of its own for channels, for weights and for activations, and what a layer has lies around it
+    (a beta-binomial draw, so that each layer by itself is still drawn evenly): as the budgets of a search spread them.
+    """
+
+    def drawing() -> Callable[[int], int]:
+        if not alike:
+            return lambda count: int(random.integers(count))
+        level = random.random()
+        return lambda count: int(random.binomial(count - 1, level))
+
+    def one(place: Callable[[int], int], values: Sequence[Value]) -> Value:
+        return values[place(len(values))]
 
     def fitting(layer: str) -> list[Choice]:
         return [choice for choice in space.weights if unfit(choice, layer, network) is None]
 
+    ratio, weights, bits = drawing(), drawing(), drawing()
     return Policy(
-        keep_ratio={group.name: drawn(space.ratios) for group in network.groups if group.prunable},
-        weights={layer.name: drawn(fitting(layer.name)) for layer in network.convs},
-        activation_bits={name: drawn(space.activation_bits) for name in network.quantised_tensors},
+        keep_ratio={group.name: one(ratio, space.ratios) for group in network.groups if group.prunable},
+        weights={layer.name: one(weights, fitting(layer.name)) for layer in network.convs},
+        activation_bits={name: one(bits, space.activation_bits) for name in network.quantised_tensors},
     )

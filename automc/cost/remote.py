@@ -127,6 +127,10 @@ class DeviceTimer:
         """The table with these rows, and what was simulated in proportion to them."""
         return table.calibrated(rows)
 
+    def doubtful(self) -> list[Kernel]:
+        """None: a device is not compared with a reference."""
+        return []
+
     def overhead_ms(self, needs: Sequence[Need], table: LatencyTable, folder: Path) -> float:
         """The median over a few random policies of each network."""
         _, programs = whole_networks(needs)

@@ -35,4 +35,4 @@ class Stopwatch:
                 timing = self._reference.time_whole(library)
         except (CompileError, RunnerError) as error:
             return metrics.with_notes((f"not timed: {error}",))
-        return replace(metrics, measured_latency_ms=timing.ratio * self._reference.floor_ms)
+        return replace(metrics, measured_latency_ms=timing.ratio * self._reference.quiet_ms)

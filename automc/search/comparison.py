@@ -88,21 +88,21 @@ def _found(estimate: Estimate) -> dict[str, Any]:
 def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> list[Timing]:
     """The libraries' latencies on this machine left alone, by the method that fills latency tables."""
     folder = cache_directory() / "reference" / problem.target
-    reference = Reference(problem.target, folder, _known_floor_ms(problem))
+    reference = Reference(problem.target, folder, _known_ms(problem))
     ratios = [reference.time_whole(artifact.load()) for artifact in artifacts]
-    floor = reference.floor_ms
+    quiet_ms = reference.quiet_ms
     return [
         Timing(
-            median_ms=timing.ratio * floor,
-            lower_ms=max(timing.ratio - timing.spread / 2, timing.ratio / 2) * floor,
-            upper_ms=(timing.ratio + timing.spread / 2) * floor,
+            median_ms=timing.ratio * quiet_ms,
+            lower_ms=max(timing.ratio - timing.spread / 2, timing.ratio / 2) * quiet_ms,
+            upper_ms=(timing.ratio + timing.spread / 2) * quiet_ms,
             repeats=timing.count,
         )
         for timing in ratios
     ]
 
 
-def _known_floor_ms(problem: Problem) -> float:
+def _known_ms(problem: Problem) -> float:
     """What the reference took when the table was measured, if it was on a processor of this kind."""
     if isinstance(problem.pricing, CostModel):
         header = problem.pricing.table.header

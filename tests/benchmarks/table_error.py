@@ -7,6 +7,10 @@ drawn, compiled whole with random weights (their bounds decide the instructions 
 interleaved with the reference kernel, as the table's rows were. A killed run goes on where it was. Prints the mean
 absolute percentage error, the share within 10 %, and Kendall's tau, and draws `table_error.png` beside this script.
 
+Two populations are drawn. Where each layer is drawn by itself, networks of many layers all take about the same time,
+and their order is that of small differences. Where the layers of a network are alike, as under the budgets of a search,
+latencies spread as in a search.
+
 Both sides are multiples of one reference time, so a wrong reference would not show here.
 """
 
@@ -28,6 +32,7 @@ from scipy.stats import kendalltau
 
 from automc.catalog import find
 from automc.compiler.artifact import compile_batch
+from automc.compression.policy import Policy
 from automc.cost.measure import measure, random_policy
 from automc.cost.model import CostModel
 from automc.cost.probes import random_program
@@ -41,6 +46,7 @@ from automc.schema import SearchSpaceSpec, read_spec
 
 FIGURE = Path(__file__).with_suffix(".png")
 BATCH = 5  # policies that are compiled together
+POPULATIONS = ("independent", "alike")
 
 
 class Study(NamedTuple):
@@ -48,6 +54,7 @@ class Study(NamedTuple):
 
     network: str
     target: str
+    population: str
     predicted_us: NDArray[np.float64]
     measured_us: NDArray[np.float64]
     interpolated: NDArray[np.float64]
@@ -55,7 +62,8 @@ class Study(NamedTuple):
     def __str__(self) -> str:
         errors = np.abs(self.predicted_us / self.measured_us - 1)
         return (
-            f"| {self.network} | {self.target} | {self.measured_us.min():.1f} to {self.measured_us.max():.1f} us "
+            f"| {self.network} | {self.target} | {self.population} "
+            f"| {self.measured_us.min():.1f} to {self.measured_us.max():.1f} us "
             f"| {100 * errors.mean():.1f} % | {100 * (errors <= 0.1).mean():.0f} % "
             f"| {kendalltau(self.predicted_us, self.measured_us).statistic:.3f} "
             f"| {100 * float(np.median(self.predicted_us / self.measured_us) - 1):+.1f} % "
@@ -70,6 +78,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["avx2", "avx512vnni"])
     parser.add_argument("--space", default="joint")
     parser.add_argument("--policies", type=int, default=60)
+    parser.add_argument("--populations", nargs="+", choices=POPULATIONS, default=POPULATIONS)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
 
@@ -84,11 +93,16 @@ def main() -> None:
             started = time.monotonic()
             table = measure([(network, space)], target, stem.with_suffix(".csv"), partial(print, flush=True), 3600)
             print(f"{stem.name}: the table took {time.monotonic() - started:.0f} s", flush=True)
-            rows = stem.with_suffix(".jsonl")
-            time_policies(network, space, table, rows, options.policies, options.seed)
-            studies.append(compared(network, space, table, rows, options.policies, options.seed))
+            for population in options.populations:
+                random = np.random.default_rng(options.seed)
+                alike = population == "alike"
+                policies = [random_policy(network, space, random, alike) for _ in range(options.policies)]
+                rows = options.folder / f"{stem.name}_{population}.jsonl"
+                time_policies(network, policies, table, rows, options.seed)
+                studies.append(compared(network, policies, table, rows, population))
     print(
-        "| network | target | range | mean absolute error | within 10 % | Kendall tau | median error | interpolated |"
+        "| network | target | layers | range | mean absolute error | within 10 % | Kendall tau | median error "
+        "| interpolated |"
     )
     for study in studies:
         print(study)
@@ -103,12 +117,9 @@ def of_zoo(name: str) -> Network:
     return trace(module, entry.shape, (0.5,) * channels, (0.5,) * channels, name)
 
 
-def time_policies(
-    network: Network, space: SearchSpaceSpec, table: LatencyTable, rows: Path, count: int, seed: int
-) -> None:
+def time_policies(network: Network, policies: list[Policy], table: LatencyTable, rows: Path, seed: int) -> None:
     """Append to `rows` what each policy that is not there yet takes, as a multiple of the reference kernel's time."""
-    random = np.random.default_rng(seed)
-    policies = [random_policy(network, space, random) for _ in range(count)]
+    count = len(policies)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         reference = Reference(table.header.target, folder / "reference", table.header.reference_ms)
@@ -126,37 +137,40 @@ def measured_ratios(rows: Path) -> list[float]:
     return [json.loads(line)["ratio"] for line in rows.read_text().splitlines()] if rows.exists() else []
 
 
-def compared(network: Network, space: SearchSpaceSpec, table: LatencyTable, rows: Path, count: int, seed: int) -> Study:
+def compared(network: Network, policies: list[Policy], table: LatencyTable, rows: Path, population: str) -> Study:
     """The timed policies beside what `table` predicts for them."""
-    random = np.random.default_rng(seed)
     model = CostModel(network, table)
-    costs = [model.cost(random_policy(network, space, random)) for _ in range(count)]
+    costs = [model.cost(policy) for policy in policies]
     return Study(
         network.name,
         table.header.target,
+        population,
         1e3 * np.array([cost.latency_ms for cost in costs]),
-        1e3 * table.header.reference_ms * np.array(measured_ratios(rows)[:count]),
+        1e3 * table.header.reference_ms * np.array(measured_ratios(rows)[: len(policies)]),
         np.array([len(cost.interpolated) for cost in costs], np.float64),
     )
 
 
 def draw(studies: list[Study]) -> None:
-    """One scatter plot a study, with the band of 10 % around equality."""
+    """One scatter plot a network and target, with the band of 10 % around equality."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    columns = len({study.target for study in studies})
-    figure, places = pyplot.subplots(
-        -(-len(studies) // columns), columns, figsize=(4 * columns, 10 / 3 * len(studies) / columns), squeeze=False
-    )
-    for place, study in zip(places.flat, studies, strict=False):
-        ends = np.array([study.measured_us.min(), study.measured_us.max()])
+    places = list(dict.fromkeys((study.network, study.target) for study in studies))
+    columns = len({target for _, target in places})
+    rows = -(-len(places) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(4 * columns, 10 / 3 * rows), squeeze=False)
+    for (network, target), place in zip(places, axes.flat, strict=False):
+        here = [study for study in studies if (study.network, study.target) == (network, target)]
+        measured = np.concatenate([study.measured_us for study in here])
+        ends = np.array([measured.min(), measured.max()])
         place.fill_between(ends, 0.9 * ends, 1.1 * ends, color="0.9", label="within 10 %")
         place.plot(ends, ends, color="0.6", linewidth=1)
-        place.scatter(study.measured_us, study.predicted_us, s=12)
-        place.set(title=f"{study.network}, {study.target}", xlabel="measured, us", ylabel="predicted, us")
+        for study in here:
+            place.scatter(study.measured_us, study.predicted_us, s=12, label=f"layers {study.population}")
+        place.set(title=f"{network}, {target}", xlabel="measured, us", ylabel="predicted, us")
         place.legend()
     figure.tight_layout()
     figure.savefig(FIGURE, dpi=110, metadata={"Software": None})
