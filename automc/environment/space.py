@@ -132,6 +132,19 @@ class SearchSpace:
         """The choices that compress most."""
         return (0,) * len(self.decisions)
 
+    @cached_property
+    def moves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Every choice of every decision, one after the other: the decision's position, and the choice's index."""
+        counts = [len(decision.choices) for decision in self.decisions]
+        return np.repeat(np.arange(len(counts)), counts), np.concatenate([*map(np.arange, counts)])
+
+    def moved(self, choices: Sequence[int]) -> NDArray[np.uint8]:
+        """`moves x decisions`: the choices with one of them changed, or none where a move leads to what is chosen."""
+        owners, indices = self.moves
+        rows = np.tile(np.array(choices, np.uint8), (len(owners), 1))
+        rows[np.arange(len(owners)), owners] = indices
+        return rows
+
     def policy(self, choices: Sequence[int]) -> Policy:
         """The normalised policy of one index into `choices` for each decision.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.environment.problem import Problem
-from automc.environment.space import replaced
+from automc.environment.space import SearchSpace, replaced
 
 Floats = NDArray[np.float64]
 Choices = tuple[int, ...]
@@ -26,21 +26,21 @@ def allocate(problem: Problem, losses: Sequence[Floats], share: float = 1.0, sta
     their sum, in which each weighs more the more it was exceeded. The allocation is that of HAWQ-V3 (Yao et al. 2021,
     section 3.4). Where the limits are not reached, the answer is `problem.cheapest`.
     """
-    costs = _Costs(problem, share)
+    costs, lost = _Costs(problem, share), _Losses(losses, problem.space)
     choices = problem.space.largest() if start is None else start
     weights = np.ones(len(costs.loads(choices)))
     found = [choices]
     for _ in range(_ROUNDS):
-        choices = _solve(losses, costs, choices, weights)
+        choices = _solve(lost, costs, choices, weights)
         if choices in found:
             break
         found.append(choices)
         weights *= costs.loads(choices)
-    lowered = [_lowered(losses, costs, candidate) for candidate in found]
+    lowered = [_lowered(lost, costs, candidate) for candidate in found]
     fitting = [candidate for candidate in lowered if costs.fit(candidate)]
     if not fitting:
         return problem.cheapest
-    return _improved(losses, costs, min(fitting, key=lambda candidate: _total(losses, candidate)))
+    return _improved(lost, costs, min(fitting, key=lost.total))
 
 
 class _Costs:
@@ -59,42 +59,59 @@ class _Costs:
         """Whether every limit is kept."""
         return bool((self.loads(choices) <= 1).all())
 
-    def changes(self, choices: Choices) -> list[Floats]:
-        """For each decision `choices x limits`: by how much each load grows where only this decision changes."""
-        here = self.loads(choices)
-        decisions = self._problem.space.decisions
-        rows = [
-            replaced(choices, position, index)
-            for position, decision in enumerate(decisions)
-            for index in range(len(decision.choices))
-        ]
-        changes = self._problem.costs_of(np.array(rows, np.uint8)) / [*self._allowed.values()] - here
-        return np.split(changes, np.cumsum([len(decision.choices) for decision in decisions])[:-1])
+    def changes(self, choices: Choices) -> Floats:
+        """`moves x limits`: by how much each load grows where one decision changes (see `SearchSpace.moves`)."""
+        rows = self._problem.space.moved(choices)
+        changes: Floats = self._problem.costs_of(rows) / [*self._allowed.values()] - self.loads(choices)
+        return changes
 
 
-def _total(losses: Sequence[Floats], choices: Choices) -> float:
-    return float(sum(loss[index] for loss, index in zip(losses, choices, strict=True)))
+class _Losses:
+    """What choices lose in all the moves of a search space."""
+
+    def __init__(self, losses: Sequence[Floats], space: SearchSpace) -> None:
+        self.of_each = losses
+        self.owners, self.indices = space.moves
+        self._flat = np.concatenate(losses)
+        self._begins = np.searchsorted(self.owners, np.arange(len(losses)))
+
+    def total(self, choices: Choices) -> float:
+        return float(self._flat[self._begins + choices].sum())
+
+    def changes(self, choices: Choices) -> Floats:
+        """`moves`: how much more each loses."""
+        changes: Floats = self._flat - self._flat[self._begins + choices][self.owners]
+        return changes
+
+    def split(self, moves: Floats) -> list[Floats]:
+        """What belongs to the moves of each decision."""
+        return np.split(moves, self._begins[1:])
+
+    def moved(self, choices: Choices, move: int) -> Choices:
+        return replaced(choices, int(self.owners[move]), int(self.indices[move]))
 
 
-def _solve(losses: Sequence[Floats], costs: _Costs, around: Choices, weights: Floats) -> Choices:
+def _solve(losses: _Losses, costs: _Costs, around: Choices, weights: Floats) -> Choices:
     """The knapsack of one choice for each decision, with the weighted costs linearised at `around`.
 
     Loads are rounded to the nearest unit, so the solution may exceed the limits by a little.
     """
-    changes = [change @ weights for change in costs.changes(around)]
+    changes = losses.split(costs.changes(around) @ weights)
     least = sum(change.min() for change in changes)
     left = float(weights @ (1 - costs.loads(around))) - least
     if left <= 0:
         return tuple(int(change.argmin()) for change in changes)
     best = np.zeros(_UNITS + 1)  # the least loss of the decisions so far within so many units
     taken = []
-    for loss, change in zip(losses, changes, strict=True):
+    for loss, change in zip(losses.of_each, changes, strict=True):
         units = np.minimum(np.rint((change - change.min()) / left * _UNITS), _UNITS + 1).astype(int)
-        options = np.full((len(loss), _UNITS + 1), np.inf)
-        for option, lost, need in zip(options, loss, units, strict=True):
-            option[need:] = best[: _UNITS + 1 - need] + lost
-        chosen = options.argmin(0)
-        best = options.min(0)
+        least, chosen = np.full(_UNITS + 1, np.inf), np.zeros(_UNITS + 1, np.int64)
+        for index, (lost, need) in enumerate(zip(loss, units, strict=True)):
+            option = best[: _UNITS + 1 - need] + lost
+            better = option < least[need:]
+            least[need:][better] = option[better]
+            chosen[need:][better] = index
+        best = least
         taken.append((chosen, units))
     choices, room = [], _UNITS
     for chosen, units in reversed(taken):
@@ -103,43 +120,45 @@ def _solve(losses: Sequence[Floats], costs: _Costs, around: Choices, weights: Fl
     return tuple(reversed(choices))
 
 
-def _lowered(losses: Sequence[Floats], costs: _Costs, choices: Choices) -> Choices:
+def _lowered(losses: _Losses, costs: _Costs, choices: Choices) -> Choices:
     """Step down, each time where least is lost for the load that is saved, until the exact costs fit."""
     while not costs.fit(choices):
-        here, changes = costs.loads(choices), costs.changes(choices)
-        steps = []
-        for position, index in enumerate(choices):
-            for lower in range(index):
-                saved = here.max() - (here + changes[position][lower]).max()
-                if saved > 0:
-                    lost = losses[position][lower] - losses[position][index]
-                    steps.append((lost / saved, replaced(choices, position, lower)))
-        if not steps:
+        here = costs.loads(choices)
+        saved = here.max() - (here + costs.changes(choices)).max(1)
+        down = (losses.indices < np.array(choices)[losses.owners]) & (saved > 0)
+        if not down.any():
             break
-        choices = min(steps)[1]
+        price = np.full(len(down), np.inf)
+        price[down] = losses.changes(choices)[down] / saved[down]
+        choices = losses.moved(choices, int(price.argmin()))
     return choices
 
 
-def _improved(losses: Sequence[Floats], costs: _Costs, choices: Choices) -> Choices:
+def _improved(losses: _Losses, costs: _Costs, choices: Choices) -> Choices:
     """Exchange one or two choices for better ones within the exact costs, the best exchange first, until none helps."""
     while (better := _exchange(losses, costs, choices)) is not None:
         choices = better
     return choices
 
 
-def _exchange(losses: Sequence[Floats], costs: _Costs, choices: Choices) -> Choices | None:
-    moves = [(position, index) for position, loss in enumerate(losses) for index in range(len(loss))]
-    gains = np.concatenate([loss[index] - loss for loss, index in zip(losses, choices, strict=True)])
-    changes = np.concatenate(costs.changes(choices))
-    owners = np.array([position for position, _ in moves])
+def _exchange(losses: _Losses, costs: _Costs, choices: Choices) -> Choices | None:
+    gains, changes, owners = -losses.changes(choices), costs.changes(choices), losses.owners
     # The costs of a pair are not quite the sum of both, so some that seem not to fit are tried, too.
     fits = (changes[:, None, :] + changes[None, :, :] <= 1 - costs.loads(choices) + 1e-3).all(2)
     gain = np.where(fits & (owners[:, None] < owners[None, :]), gains[:, None] + gains[None, :], 0.0)
-    for flat in np.argsort(-gain, axis=None, kind="stable")[:_EXCHANGES]:
+    for flat in largest(gain, _EXCHANGES):
         first, second = np.unravel_index(flat, gain.shape)
         if gain[first, second] <= 1e-12:
             return None
-        candidate = replaced(replaced(choices, *moves[first]), *moves[second])
+        candidate = losses.moved(losses.moved(choices, int(first)), int(second))
         if costs.fit(candidate):
             return candidate
     return None
+
+
+def largest(values: Floats, count: int) -> NDArray[np.int64]:
+    """Where the `count` largest of all values lie, the largest first, as indices into them laid out flat."""
+    flat = values.ravel()
+    found = np.argpartition(-flat, min(count, flat.size) - 1)[:count]
+    order: NDArray[np.int64] = found[np.lexsort((found, -flat[found]))]
+    return order
