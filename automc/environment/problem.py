@@ -15,9 +15,8 @@ from automc.compression.policy import Policy
 from automc.cost.model import Cost, CostModel
 from automc.environment.factors import COSTS, Factors
 from automc.environment.feasibility import Feasibility, Kept
-from automc.environment.metrics import Metrics
 from automc.environment.quality import Metric, find_metric
-from automc.environment.reward import REWARDS, Limits
+from automc.environment.reward import REWARDS, Judged, Limits
 from automc.environment.space import SearchSpace
 from automc.errors import InfeasibleBudget
 from automc.network.datasets import Dataset, Splits
@@ -82,7 +81,7 @@ class Problem:
         """The goal's limits in the metrics' own units. Raises `ConfigError` where the device cannot know a metric."""
         return Limits.of(self.spec.goal, self.dense_cost)
 
-    def reward(self, metrics: Metrics) -> float:
+    def reward(self, metrics: Judged) -> float:
         """What the goal gives for a judged policy."""
         return REWARDS[self.spec.goal.reward](metrics, self.limits, self.metric.score)
 

@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.environment.metrics import Metrics
 from automc.errors import ConfigError
 from automc.schema import CostMetric, GoalSpec
 
@@ -27,6 +26,15 @@ class Costs(Protocol):
     def size_bytes(self) -> int: ...
     @property
     def macs(self) -> int: ...
+
+
+class Judged(Costs, Protocol):
+    """What a policy costs and is worth: the `Metrics` of an evaluated one, or what is expected of one."""
+
+    @property
+    def quality(self) -> float: ...
+    @property
+    def quality_loss(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -87,22 +95,22 @@ class Limits:
 Score = Callable[[float], float]  # a metric's value as a number about 1, see `Metric.score`
 
 
-def amc(metrics: Metrics, limits: Limits, score: Score) -> float:
+def amc(metrics: Judged, limits: Limits, score: Score) -> float:
     """The score, under limits that the environment keeps (He et al. 2018, AMC, section 3.3)."""
     return score(metrics.quality)
 
 
-def mnasnet(metrics: Metrics, limits: Limits, score: Score) -> float:
+def mnasnet(metrics: Judged, limits: Limits, score: Score) -> float:
     """`score * ratio ** exponent` (Tan et al. 2019, MnasNet, equation 2 with alpha = beta)."""
     return float(score(metrics.quality) * limits.ratio(metrics) ** limits.goal.exponent)
 
 
-def absolute(metrics: Metrics, limits: Limits, score: Score) -> float:
+def absolute(metrics: Judged, limits: Limits, score: Score) -> float:
     """`score - beta * |ratio - 1|` (Bender et al. 2020, TuNAS, section 3.1)."""
     return score(metrics.quality) - limits.goal.beta * abs(limits.ratio(metrics) - 1)
 
 
-def fastest(metrics: Metrics, limits: Limits, score: Score) -> float:
+def fastest(metrics: Judged, limits: Limits, score: Score) -> float:
     """The share of the limits that is saved; below zero, by what is missing, where too much quality is lost.
 
     What is missing counts as the score loses it just below a value of 0.
@@ -111,7 +119,7 @@ def fastest(metrics: Metrics, limits: Limits, score: Score) -> float:
     return score(-excess) - score(0.0) if excess > 0 else 1 - limits.ratio(metrics)
 
 
-REWARDS: Mapping[str, Callable[[Metrics, Limits, Score], float]] = {
+REWARDS: Mapping[str, Callable[[Judged, Limits, Score], float]] = {
     "amc": amc,
     "mnasnet": mnasnet,
     "absolute": absolute,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.environment.metrics import Metrics, loss_column
+from automc.environment.factors import COSTS
+from automc.environment.metrics import loss_column
 from automc.environment.problem import Floats, Problem, Rows
-from automc.environment.space import replaced
-from automc.search.allocation import Choices, allocate
+from automc.search.allocation import Choices, allocate, largest
 from automc.search.predictor import Predictor
 from automc.search.trials import Trial
 
@@ -19,6 +19,17 @@ _KEPT = 64  # imagined policies that are remembered
 _ROUNDS = 2  # of exchanging
 _EXCHANGES = 100  # in a round
 _SLACK = 1e-3  # of the limits: the costs of two changes are not quite the sum of both
+
+
+class _Expected(NamedTuple):
+    """What a reward depends on, of a policy that was not evaluated; a cost that has no limit is 0."""
+
+    quality: float
+    quality_loss: float
+    latency_ms: float
+    energy_mj: float
+    size_bytes: int
+    macs: int
 
 
 class Imagination:
@@ -50,13 +61,11 @@ class Imagination:
         """What each of `n` choices would earn."""
         expected, deviation = self._predictor.lost(rows)
         losses = expected - np.minimum(self.optimism * deviation, 0.9 * np.abs(expected))
-        names = [*self._problem.limits.costs]
-        return np.array(
-            [
-                self._problem.reward(_metrics(self._whole_quality, loss, dict(zip(names, costs, strict=True))))
-                for loss, costs in zip(losses.tolist(), self._problem.costs_of(rows).tolist(), strict=True)
-            ]
-        )
+        qualities, costs = self._whole_quality - losses, self._problem.costs_of(rows)
+        known = dict(zip(self._problem.limits.costs, costs.T.tolist(), strict=True))
+        columns = [known.get(metric, [0.0] * len(rows)) for metric in COSTS]
+        expected_of = map(_Expected, qualities.tolist(), losses.tolist(), *columns)
+        return np.array([*map(self._problem.reward, expected_of)])
 
     def remember(self, rows: Rows) -> None:
         """Keep the most promising of these and of those that are remembered, for a trial."""
@@ -100,12 +109,13 @@ class Imagination:
         leads to, until nothing better is found."""
         best = self._best(share)
         _, gains = self._changes(best)
-        counts = [len(decision.choices) for decision in self._problem.space.decisions]
-        self.remember(_rows([allocate(self._problem, np.split(-gains, np.cumsum(counts)[:-1]), share, best)]))
+        lost = np.split(-gains, np.flatnonzero(np.diff(self._problem.space.moves[0])) + 1)
+        self.remember(_rows([allocate(self._problem, lost, share, best)]))
+        best = self._best(share)
         for _ in range(_ROUNDS):
-            best = self._best(share)
             self.remember(self._exchanges(best, *self._changes(best), share))
-            if self._best(share) == best:
+            before, best = best, self._best(share)
+            if best == before:
                 break
 
     def _best(self, share: float) -> Choices:
@@ -113,29 +123,20 @@ class Imagination:
 
     def _changes(self, best: Choices) -> tuple[Rows, Floats]:
         """The best with each choice of each decision, and what that gains."""
-        decisions = self._problem.space.decisions
-        rows = _rows(
-            [
-                replaced(best, position, index)
-                for position, decision in enumerate(decisions)
-                for index in range(len(decision.choices))
-            ]
-        )
+        rows = self._problem.space.moved(best)
         return rows, self.rewards(rows) - self.rewards(_rows([best]))
 
     def _exchanges(self, best: Choices, rows: Rows, gains: Floats, share: float) -> Rows:
         """The best with one or two choices changed: those that promise most, where gains and costs add up."""
         here = _rows([best])
-        changed = (rows != here).argmax(1)
+        changed, _ = self._problem.space.moves
         limits = np.array([*self._problem.limits.costs.values()]) * share
         saved = (self._problem.costs_of(here) - self._problem.costs_of(rows)) / limits
         left = 1 - self._problem.costs_of(here)[0] / limits
         gain = np.where(changed[:, None] != changed[None, :], gains[:, None] + gains[None, :], -np.inf)
         if self._problem.limits.hard:
             gain[((left + saved[:, None] + saved[None, :]) < -_SLACK).any(2)] = -np.inf
-        first, second = np.unravel_index(
-            np.argsort(-np.triu(gain, 1), axis=None, kind="stable")[:_EXCHANGES], gain.shape
-        )
+        first, second = np.unravel_index(largest(np.triu(gain, 1), _EXCHANGES), gain.shape)
         found = rows[first]
         found[np.arange(len(second)), changed[second]] = rows[second, changed[second]]
         return found
@@ -143,9 +144,3 @@ class Imagination:
 
 def _rows(choices: Sequence[Choices]) -> Rows:
     return np.array(choices, np.uint8)
-
-
-def _metrics(whole: float, loss: float, costs: Mapping[str, Any]) -> Metrics:
-    """Metrics of which only those are known that a reward depends on."""
-    known = {"latency_ms": 0.0, "energy_mj": None, "size_bytes": 0, "macs": 0} | dict(costs)
-    return Metrics(whole - loss, loss, 0.0, peak_memory_bytes=0, **known)

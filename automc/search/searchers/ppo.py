@@ -51,7 +51,7 @@ class PPOSettings(AgentSettings):
     episodes: Annotated[int, Field(ge=2)] = 8
     least_budget: Annotated[float, Field(gt=0, le=1)] = 1.0
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    epochs: Annotated[int, Field(ge=1)] = 4
+    epochs: Annotated[int, Field(ge=1)] = 2
     clip_range: Annotated[float, Field(gt=0)] = 0.2
     entropy: Annotated[float, Field(ge=0)] = 0.0
     confidence: Annotated[float, Field(ge=0)] = 3.0
