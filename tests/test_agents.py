@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,16 @@ import tests.problems as problems
 from automc.environment.observation import FEATURES
 from automc.environment.problem import Problem
 from automc.environment.walk import Walk, Walks
-from automc.errors import ConfigError, CorruptFile, InfeasibleBudget
-from automc.schema import GoalSpec, SearchSpaceSpec
+from automc.errors import ConfigError, CorruptFile, InfeasibleBudget, RunMismatch
+from automc.schema import GoalSpec, SearcherSpec, SearchSpaceSpec
 from automc.search.episodes import AGENT_FEATURES, Episodes
+from automc.search.experiment import study_header
 from automc.search.imagination import Imagination
 from automc.search.predictor import Predictor
 from automc.search.searchers import build_searcher
 from automc.search.searchers.agent import load_network
 from automc.search.study import Study
-from automc.search.trials import Trial
+from automc.search.trials import Trial, TrialLog
 from tests.test_searchers import AGENTS, QUICK, TIGHT, search, tiny
 
 FEWER = SearchSpaceSpec(description="other choices", keep_ratio=[0.5, 1.0], weight_bits=[2, 3, 4, 6, 8])
@@ -185,6 +187,21 @@ def test_an_agent_is_saved_without_pickle_and_goes_on_with_another_network(name:
     learner = agent.begin(Episodes(other, agent.at_once, lambda rows, shares: rows.sum(1), continuous=agent.continuous))
     assert all((value == network[key]).all() for key, value in learner.policy.state_dict().items())
     assert len(search(name, 4, other, agent=str(tmp_path / "first"))) == 4
+
+
+def test_a_study_is_bound_to_the_agent_that_it_began_with(tmp_path: Path):
+    for seed in (1, 2):
+        train("recurrent_ppo", tmp_path / str(seed), seed)
+    problem, saved = tiny(), tmp_path / "saved"
+    searcher = SearcherSpec(name="recurrent_ppo", settings={"agent": str(saved)})
+    shutil.copytree(tmp_path / "1", saved)
+    before = study_header(problem, searcher, 0)
+    assert before == study_header(problem, searcher, 0)
+    shutil.copytree(tmp_path / "2", saved, dirs_exist_ok=True)
+    with TrialLog(tmp_path / "study", before, print), pytest.raises(ConfigError, match="holds no saved agent"):
+        study_header(problem, SearcherSpec(name="ppo", settings={"agent": str(tmp_path / "nowhere")}), 0)
+    with pytest.raises(RunMismatch, match=r"hashes\.agent"):
+        TrialLog(tmp_path / "study", study_header(problem, searcher, 0), print)
 
 
 def test_a_damaged_or_foreign_agent_is_refused(tmp_path: Path):

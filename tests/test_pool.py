@@ -16,8 +16,10 @@ from automc.search.pool import EvaluationPool
 from automc.search.trials import LOG_NAME
 from tests.test_evaluator import small_problem
 
-SEARCHER = SearcherSpec(name="nsga2", settings={"population": 4})
-SPEC = ExperimentSpec(description="", envs=["small"], searchers=[SEARCHER], trials=10)
+SEARCHERS = [
+    SearcherSpec(name="nsga2", settings={"population": 4}),
+    SearcherSpec(name="ppo", settings={"prior": "none", "episodes": 4}),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +40,12 @@ def end_the_process(name: str) -> Problem:
     os._exit(9)
 
 
-def test_two_processes_write_the_log_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("searcher", SEARCHERS, ids=lambda searcher: searcher.name)
+def test_two_processes_write_the_log_of_one(searcher: SearcherSpec, tmp_path: Path) -> None:
+    spec = ExperimentSpec(description="", envs=["small"], searchers=[searcher], trials=10)
     for workers in (1, 2):
-        run_experiment(SPEC, tmp_path / str(workers), load, workers=workers)
-    one, two = ((tmp_path / folder / "small" / "nsga2-0" / LOG_NAME).read_bytes() for folder in ("1", "2"))
+        run_experiment(spec, tmp_path / str(workers), load, workers=workers)
+    one, two = ((tmp_path / folder / "small" / f"{searcher.name}-0" / LOG_NAME).read_bytes() for folder in ("1", "2"))
     assert one == two
 
 

@@ -82,14 +82,15 @@ def study_header(problem: Problem, searcher: SearcherSpec, seed: int) -> Header:
     """All that decides what a study's log will hold; not how many trials it may have, so that more can be added."""
     import torch
 
+    settings = check_settings(searcher.name, searcher.settings)
     return {
         "format": _FORMAT,
         "environment": problem.name,
         "metric": problem.metric.reading.model_dump(),
         "searcher": searcher.name,
-        "settings": check_settings(searcher.name, searcher.settings).model_dump(),
+        "settings": settings.model_dump(),
         "seed": seed,
-        "hashes": dict(problem.identity),
+        "hashes": {**problem.identity, **settings.hashes()},
         "versions": library_versions(),
         "threads": torch.get_num_threads(),
     }

@@ -24,6 +24,9 @@ class AgentSettings(Settings):
 
     agent: str = ""
 
+    def hashes(self) -> dict[str, str]:
+        return {"agent": sha256_of(_saved(Path(self.agent))[1])} if self.agent else {}
+
 
 class Agent(Searcher):
     """A network that decides, of one shape for every problem, and learns by an algorithm of Stable-Baselines3.
@@ -67,7 +70,7 @@ class Agent(Searcher):
         policy = self.problem.space.policy
 
         def judge(rows: Rows, shares: Floats) -> list[float]:
-            return [evaluate(policy(row)).reward for row in rows.tolist()]
+            return [trial.reward for trial in evaluate.many(map(policy, rows.tolist()))]
 
         learner = self.begin(Episodes(self.problem, self.at_once, judge, continuous=self.continuous))
         while True:
@@ -99,10 +102,7 @@ def load_network(folder: Path, name: str) -> dict[str, Tensor]:
     """
     from safetensors.torch import load
 
-    try:
-        text, content = (folder / _CARD).read_text(), (folder / _NETWORK).read_bytes()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"agent: {folder} holds no saved agent ({_CARD} and {_NETWORK}): {error}") from error
+    text, content = _saved(folder)
     try:
         card = json.loads(text)
         kind, features, digest = card["searcher"], card["features"], card["sha256"]
@@ -118,3 +118,11 @@ def load_network(folder: Path, name: str) -> dict[str, Tensor]:
     if not all(bool(torch.isfinite(value).all()) for value in network.values()):
         raise CorruptFile(f"{folder / _NETWORK}: holds numbers that are not finite")
     return network
+
+
+def _saved(folder: Path) -> tuple[str, bytes]:
+    """Card and network as they stand in `folder`."""
+    try:
+        return (folder / _CARD).read_text(), (folder / _NETWORK).read_bytes()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"agent: {folder} holds no saved agent ({_CARD} and {_NETWORK}): {error}") from error

@@ -33,6 +33,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of every file that these settings name, by setting: with others it is another study."""
+        return {}
+
 
 class Searcher:
     """A method of search for one problem.
