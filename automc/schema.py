@@ -177,7 +177,8 @@ class EnvironmentSpec(_Model):
     which channels leave: by what the layers that read them lose after a refit (`second_order`), by the weights that
     write them (`magnitude`), by their batch norm's scale (`batch_norm`), or by what the logits lose (`taylor`).
     `measure_every`: about one in so many policies is also compiled and timed on this machine, and its trial says what
-    that took beside what the table predicted; the reward goes by the table. 0 times none.
+    that took beside what the table predicted; so is every candidate for the winner when the search has ended. Rewards
+    and the choice go by the table. 0 times none.
     """
 
     description: str

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 import automc.search.deliver as deliver_module
+from automc.analysis.narrative import method
+from automc.analysis.runs import Task
 from automc.choices import Codebook, LowRank
 from automc.compiler.artifact import compile_program, open_artifact
 from automc.compiler.verify import Verification
@@ -20,8 +22,6 @@ from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
 from automc.compression.policy import Policy
 from automc.compression.program import Program
-from automc.cost.measure import processor
-from automc.cost.model import CostModel
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import build_problem
 from automc.environment.problem import Problem
@@ -31,7 +31,7 @@ from automc.network.datasets import load_dataset
 from automc.network.trace import trace
 from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearcherSpec
 from automc.search.anytime import keep_best
-from automc.search.comparison import Contestant, _known_ms, layer_rows
+from automc.search.comparison import Contestant, layer_rows
 from automc.search.deliver import DeliverySettings, deliver
 from automc.search.experiment import run_experiment
 from automc.search.log import read_records
@@ -229,6 +229,27 @@ def test_selection_goes_on_where_it_was_stopped(
         select(Evaluator(problem, "sequential"), candidates, path, lambda line: None)
 
 
+def test_candidates_are_timed_where_trials_are(delivered: tuple[Problem, Path, Result], tmp_path: Path) -> None:
+    problem, folder, plain = delivered
+    assert plain.selection.latencies == ()
+    candidates = best_candidates(problem, folder, 2)
+    timed = replace(problem, spec=problem.spec.model_copy(update={"measure_every": 10**9}))
+    path = tmp_path / "selection.json"
+    lines: list[str] = []
+    first = select(Evaluator(timed, "sequential"), candidates, path, lines.append)
+    assert [predicted for predicted, _ in first.latencies] == [
+        problem.cost(candidate.trial.policy).latency_ms for candidate in candidates
+    ]
+    assert all(measured > 0 for _, measured in first.latencies)
+    assert all("(predicted " in line for line in lines)
+    assert select(Evaluator(timed, "sequential"), candidates, path, lines.append) == first
+    shown = plain.model_copy(
+        update={"selection": plain.selection.model_copy(update={"latencies": ((0.5, 0.25), (2.0, 4.0))})}
+    )
+    topics = dict(method(Task("small", (), shown, tmp_path)))
+    assert topics["Candidates"] == "measured (predicted) latency before fine-tuning, ms: 0.250 (0.500), 4.00 (2.00)"
+
+
 def test_a_library_that_differs_is_a_failure_after_the_result_is_written(
     delivered: tuple[Problem, Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,15 +316,3 @@ def test_studies_in_processes_of_their_own_write_the_same_logs(
     assert {member.searcher.name for member, _ in seen} == {"random", "uniform"}
     log = Path("random-0", LOG_NAME)
     assert (tmp_path / "small" / log).read_bytes() == (delivered[1] / log).read_bytes()
-
-
-def test_only_a_table_of_this_processor_says_what_the_reference_takes() -> None:
-    problem = digits_problem()
-    table = macs_table(problem.network)
-
-    def known_ms(cpu: str) -> float:
-        header = replace(table.header, cpu=cpu, reference_ms=0.125)
-        return _known_ms(replace(problem, pricing=CostModel(problem.network, replace(table, header=header))))
-
-    assert known_ms(processor()) == 0.125
-    assert known_ms("another processor") == np.inf

@@ -1,6 +1,7 @@
 """Policies that are compiled and timed during a search: an observation of their trials, logged once."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from automc.analysis.narrative import method
 from automc.analysis.runs import Study as ReadStudy
 from automc.analysis.runs import Task
 from automc.compression.policy import Policy
+from automc.cost.measure import processor
+from automc.cost.model import CostModel
 from automc.cost.table import LatencyTable
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import build_problem
 from automc.environment.metrics import Metrics
 from automc.environment.problem import Problem
-from automc.environment.stopwatch import is_timed
+from automc.environment.stopwatch import is_timed, known_reference_ms
 from automc.errors import CompileError, ConfigError
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
@@ -98,3 +101,15 @@ def test_a_library_that_cannot_be_timed_is_noted_and_the_trial_counts(monkeypatc
 def test_a_processor_that_is_not_here_cannot_be_timed() -> None:
     with pytest.raises(ConfigError, match="measure_every: this machine cannot run cortexm4"):
         timed_problem(5, "cortexm4")
+
+
+def test_only_a_table_of_this_processor_says_what_the_reference_takes() -> None:
+    network = trace(small_module(), (1, 8, 8), (0.5,), (0.5,), "small")
+    table = macs_table(network)
+
+    def known_ms(cpu: str) -> float:
+        header = replace(table.header, cpu=cpu, reference_ms=0.125)
+        return known_reference_ms(CostModel(network, replace(table, header=header)))
+
+    assert known_ms(processor()) == 0.125
+    assert known_ms("another processor") == math.inf

@@ -80,6 +80,7 @@ def method(task: Task) -> list[tuple[str, str]]:
         ("Images", _splits(result)),
         ("Winner", _selection(result)),
         *trials,
+        *_candidates(result),
         *([("Fine-tuning", epochs)] if result.finetuning_epochs else []),
         ("Latency", _latency(result)),
         ("Energy", result.energy_source or "no energy model for this device"),
@@ -149,6 +150,13 @@ def _timed(task: Task) -> Iterator[tuple[str, str]]:
             f"{_plural(len(errors), 'trial was', 'trials were')} compiled and timed: predicted latency is off by "
             f"{errors.mean():.1%} on average, {errors.max():.1%} at most",
         )
+
+
+def _candidates(result: Result) -> Iterator[tuple[str, str]]:
+    """What the table predicted of the candidates for the winner, and what they took, where they were timed."""
+    if found := result.selection.latencies:
+        pairs = (f"{digits(measured)} ({digits(predicted)})" for predicted, measured in sorted(found))
+        yield "Candidates", f"measured (predicted) latency before fine-tuning, ms: {', '.join(pairs)}"
 
 
 def _latency(result: Result) -> str:

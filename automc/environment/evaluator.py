@@ -15,7 +15,7 @@ from automc.cost.model import Cost
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
 from automc.environment.quality import Answers
-from automc.environment.stopwatch import Stopwatch, is_timed
+from automc.environment.stopwatch import Stopwatch, is_timed, known_reference_ms
 from automc.errors import EvaluationFailed
 from automc.network.datasets import Images
 from automc.network.training import ask
@@ -61,10 +61,8 @@ class Evaluator:
         if key not in self._known:
             program = self.program(normalised)
             metrics = self.judge(program, normalised, split)
-            every = self.problem.spec.measure_every
-            if split == "search" and is_timed(normalised, every):
-                self._stopwatch = self._stopwatch or Stopwatch(self.problem.target)
-                metrics = self._stopwatch.observe(metrics, program)
+            if split == "search" and is_timed(normalised, self.problem.spec.measure_every):
+                metrics = self.timed(metrics, program)
             self._known[key] = metrics
         return self._known[key].with_notes(_rounded(policy, normalised))
 
@@ -88,6 +86,12 @@ class Evaluator:
             column=metric.reading.column,
             notes=(_interpolated(cost),) if cost.interpolated else (),
         )
+
+    def timed(self, metrics: Metrics, program: Program) -> Metrics:
+        """The metrics of a Program with what its library takes on this machine, or with a note why nobody knows."""
+        if self._stopwatch is None:
+            self._stopwatch = Stopwatch(self.problem.target, known_reference_ms(self.problem.pricing))
+        return self._stopwatch.observe(metrics, program)
 
     def outcome(self, policy: Policy) -> Outcome:
         """The metrics on the search split with the goal's reward, or the reason why there are none."""

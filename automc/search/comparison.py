@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from automc.compiler.artifact import Artifact
 from automc.compression.operations import Convolve
 from automc.compression.policy import Policy
 from automc.compression.program import Program
-from automc.cost.measure import processor
 from automc.cost.model import CostModel
 from automc.cost.timing import Reference
 from automc.environment.evaluator import Evaluator
 from automc.environment.measures import Estimate
 from automc.environment.problem import Problem
+from automc.environment.stopwatch import known_reference_ms
 from automc.files import cache_directory
 from automc.search.result import LayerRow, Row, RowKind, Timing
 
@@ -88,7 +86,7 @@ def _found(estimate: Estimate) -> dict[str, Any]:
 def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> list[Timing]:
     """The libraries' latencies on this machine left alone, by the method that fills latency tables."""
     folder = cache_directory() / "reference" / problem.target
-    reference = Reference(problem.target, folder, _known_ms(problem))
+    reference = Reference(problem.target, folder, known_reference_ms(problem.pricing))
     ratios = [reference.time_whole(artifact.load()) for artifact in artifacts]
     quiet_ms = reference.quiet_ms
     return [
@@ -100,15 +98,6 @@ def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> list[Timing]:
         )
         for timing in ratios
     ]
-
-
-def _known_ms(problem: Problem) -> float:
-    """What the reference took when the table was measured, if it was on a processor of this kind."""
-    if isinstance(problem.pricing, CostModel):
-        header = problem.pricing.table.header
-        if header.cpu == processor() and header.reference_ms > 0:
-            return header.reference_ms
-    return np.inf
 
 
 def layer_rows(problem: Problem, final: Contestant, artifact: Artifact) -> tuple[LayerRow, ...]:

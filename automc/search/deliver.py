@@ -119,6 +119,7 @@ def deliver(
             search_quality=winner.candidate.trial.metrics[reading.column],
             selection_quality=winner.metrics.quality,
             expected_quality=winner.expected_quality,
+            latencies=winner.latencies,
         ),
         finetuning_epochs=problem.spec.finetuning.epochs if final.kind == "finetuned" else 0.0,
         policy=final.policy,

@@ -125,6 +125,7 @@ class Selection(_Model):
     """How the winner was picked: from which study, and best of how many candidates on the selection split.
 
     `expected_quality` is that of the choice on images that did not choose, by cross-validation on that split.
+    `latencies` are predicted and measured milliseconds, of the candidates that were timed.
     """
 
     searcher: str
@@ -134,6 +135,7 @@ class Selection(_Model):
     search_quality: float
     selection_quality: float
     expected_quality: float | None = None
+    latencies: tuple[tuple[Positive, Positive], ...] = ()
 
 
 class Result(_Model):

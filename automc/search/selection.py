@@ -37,13 +37,15 @@ class Winner:
     """The chosen candidate, its metrics on the selection split, and of how many it is the best.
 
     `expected_quality` is what it may be worth on other images, without the luck of having been the best on these; None
-    where these are too few to tell.
+    where these are too few to tell. `latencies` are the predicted and the measured milliseconds of the candidates that
+    were timed, the winner's among them.
     """
 
     candidate: Candidate
     metrics: Metrics
     expected_quality: float | None
     candidates: int
+    latencies: tuple[tuple[float, float], ...] = ()
 
 
 def best_candidates(problem: Problem, folder: Path, count: int) -> list[Candidate]:
@@ -74,7 +76,8 @@ def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report
     no candidate can be judged.
     """
     problem, reading = evaluator.problem, evaluator.problem.metric.reading
-    key = sha256_of(canonical_json({"identity": dict(problem.identity), "fidelity": evaluator.fidelity}).encode())
+    asked = {"identity": dict(problem.identity), "fidelity": evaluator.fidelity, "timed": _times(evaluator)}
+    key = sha256_of(canonical_json(asked).encode())
     known = _known(path, key)
     judged: list[_Judged] = []
     for number, candidate in enumerate(candidates, start=1):
@@ -88,11 +91,21 @@ def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report
             write_atomic(path, canonical_json({"key": key, "judged": known}) + "\n")
         one = _Judged(problem, candidate, known[name])
         judged.append(one)
-        report(f"selection: candidate {number}/{len(candidates)}  {reading.title} {reading.show(one.metrics.quality)}")
+        found = f"{reading.title} {reading.show(one.metrics.quality)}"
+        if (measured := one.metrics.measured_latency_ms) is not None:
+            found += f", measured {measured:.4g} ms (predicted {one.metrics.latency_ms:.4g})"
+        report(f"selection: candidate {number}/{len(candidates)}  {found}")
     if not judged:
         raise EvaluationFailed(f"{problem.name}: no candidate can be judged on the selection split")
     winner = max(judged, key=lambda one: problem.reward(one.metrics))
-    return Winner(winner.candidate, winner.metrics, _expected_quality(problem, judged), len(candidates))
+    latencies = [(one.metrics.latency_ms, one.metrics.measured_latency_ms) for one in judged]
+    return Winner(
+        winner.candidate,
+        winner.metrics,
+        _expected_quality(problem, judged),
+        len(candidates),
+        tuple((predicted, measured) for predicted, measured in latencies if measured is not None),
+    )
 
 
 class _Judged:
@@ -113,6 +126,8 @@ def _judge(evaluator: Evaluator, policy: Policy) -> dict[str, Any]:
     program = evaluator.program(policy)
     answers = evaluator.answers(program, "selection")
     metrics = evaluator.judge(program, policy, "selection", answers)
+    if _times(evaluator):
+        metrics = evaluator.timed(metrics, program)
     numbers, folds = np.arange(len(answers.images)), []
     for fold in range(_FOLDS if len(numbers) >= _LEAST_IMAGES else 0):
         others, own = (answers.take(numbers[chosen]) for chosen in (numbers % _FOLDS != fold, numbers % _FOLDS == fold))
@@ -121,6 +136,10 @@ def _judge(evaluator: Evaluator, policy: Policy) -> dict[str, Any]:
     if not np.isfinite(folds).all():  # too few images of some kind to judge them by parts
         folds = []
     return {"metrics": metrics.to_record(), "folds": folds}
+
+
+def _times(evaluator: Evaluator) -> bool:
+    return evaluator.problem.spec.measure_every > 0
 
 
 def _expected_quality(problem: Problem, judged: Sequence[_Judged]) -> float | None:
