@@ -54,9 +54,11 @@ EVERYTHING = SearchSpaceSpec(
 )
 
 
-def random_policies(preparation: Preparation, count: int, seed: int) -> list[Policy]:
-    """Policies drawn evenly from a space of all methods."""
-    space = SearchSpace(preparation.network, EVERYTHING, preparation.removal_order)
+def random_policies(
+    preparation: Preparation, count: int, seed: int, choices: SearchSpaceSpec = EVERYTHING
+) -> list[Policy]:
+    """Policies drawn evenly from a space of all methods, or of other `choices`."""
+    space = SearchSpace(preparation.network, choices, preparation.removal_order)
     random = np.random.default_rng(seed)
     return [space.policy([int(random.integers(len(each.choices))) for each in space.decisions]) for _ in range(count)]
 
