@@ -23,7 +23,7 @@ from torch import nn
 
 from automc.choices import Codebook, Sparse
 from automc.compiler.artifact import compile_batch, emulate_batch
-from automc.compiler.emulators import available
+from automc.compiler.emulators import UNICORN, available
 from automc.compiler.isa import Machine
 from automc.compiler.targets import TARGETS, runs_here
 from automc.compression.executor import Executor
@@ -89,7 +89,9 @@ def processors(targets: list[str]) -> Mapping[str, tuple[bool, Run]]:
             found[name] = (False, lambda programs, pixels, name=name: run_here(programs, pixels, name))
         elif not TARGETS[name].machines:
             print(f"{name}: this processor does not run it, and nothing emulates it")
-        for machine in TARGETS[name].machines:
+        # Unicorn is several times as slow as QEMU, and takes the same code: it stands in where nothing else does.
+        machines = [each for each in TARGETS[name].machines if each.emulator != UNICORN] or TARGETS[name].machines
+        for machine in machines:
             if not available(machine):
                 print(f"{name} on {machine}: the emulator is not installed")
                 continue

@@ -131,18 +131,20 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
             **result.helpers,
             **(decoding(symbols, path.weight_type, "")[1] if decoded else {}),
         },
-        places[0].offset + 4 * most,
+        places[0].offset + 4 * (most + 1),  # of a block that is not there, too
         in_place=tile.fits,
     )
 
 
 _LIST_BLOCKS = f"""\
-/* Where the bytes of each block lie that the mask has a bit for. */
+/* Where the bytes of each block lie that the mask has a bit for; without branches, which nothing could foretell. */
 static int list_blocks(int32_t *offsets, const uint8_t *mask, int rows, int columns, int steps, int row_bytes,
     int column_bytes) {{
   int count = 0, block = 0;
-  for (int i = 0; i < rows; i++) for (int j = 0; j < columns; j++) for (int k = 0; k < steps; k++, block++)
-    if (mask[block >> 3] >> (block & 7) & 1) offsets[count++] = i * row_bytes + j * column_bytes + k * {STEP};
+  for (int i = 0; i < rows; i++) for (int j = 0; j < columns; j++) for (int k = 0; k < steps; k++, block++) {{
+    offsets[count] = i * row_bytes + j * column_bytes + k * {STEP};
+    count += mask[block >> 3] >> (block & 7) & 1;
+  }}
   return count;
 }}
 """

@@ -69,12 +69,19 @@ class Tile:
 
     @classmethod
     def of(cls, rows: int, columns: int, pixels: int) -> Tile:
-        """Tiles of at most so many pixels: as wide as leaves least to compute twice, or of several short rows."""
-        if columns >= pixels:
-            widths = range(pixels, pixels * 2 // 3 - 1, -1)
-            return cls(rows, columns, 1, min(widths, key=lambda width: -(-columns // width) * width))
-        tall = max(1, pixels // columns)
-        return cls(rows, columns, -(-rows // -(-rows // tall)), columns)
+        """Tiles of at most so many pixels that take least: each as long as a quarter of a pixel more than it has.
+
+        Of equals, the tile of most pixels is taken, and of those the widest.
+        """
+
+        def takes(size: tuple[int, int]) -> tuple[int, int, int]:
+            height, width = size
+            tiles = -(-rows // height) * -(-columns // width)
+            return tiles * (4 * height * width + 1), -height * width, height
+
+        heights = range(1, min(rows, pixels) + 1)
+        sizes = ((height, width) for height in heights for width in range(1, min(columns, pixels // height) + 1))
+        return cls(rows, columns, *min(sizes, key=takes))
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ AVX2 = Target(
     vocabulary=_VOCABULARY,
     paths=(
         Path(
-            "narrow", "int8_t", lanes_together=False, values_per_sum=2, largest_sum=2**15 - 1, pixels=4, vectors=2,
+            "narrow", "int8_t", lanes_together=False, values_per_sum=2, largest_sum=2**15 - 1, pixels=5, vectors=2,
             quads=(4,),
         ),
         Path(

@@ -20,8 +20,9 @@ INLINE value_t value_splat(float x) { return _mm256_set1_ps(x); }
 INLINE value_t value_scale(acc_t a, value_t m) { return _mm256_mul_ps(_mm256_cvtepi32_ps(a), m); }
 INLINE value_t value_add(value_t a, value_t b) { return _mm256_add_ps(a, b); }
 
+/* What is below zero, however far, becomes zero when it is packed; what is too large would become negative first. */
 INLINE void store_bytes(uint8_t *p, int count, value_t v, int low, int high, int zero) {
-  v = _mm256_max_ps(v, _mm256_set1_ps((float)(low - zero)));
+  if (low > 0) v = _mm256_max_ps(v, _mm256_set1_ps((float)(low - zero)));
   v = _mm256_min_ps(v, _mm256_set1_ps((float)(high - zero)));
   const __m256i rounded = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(zero));
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
@@ -39,8 +40,8 @@ INLINE void value_load4(value_t *v, const float *p) {
 INLINE void store_bytes4(uint8_t *p, const value_t *v, int low, int high, int zero) {
   __m256i x[4];
   for (int r = 0; r < 4; r++) {
-    const value_t clamped = _mm256_max_ps(v[r], _mm256_set1_ps((float)(low - zero)));
-    x[r] = _mm256_cvtps_epi32(_mm256_min_ps(clamped, _mm256_set1_ps((float)(high - zero))));
+    const value_t raised = low > 0 ? _mm256_max_ps(v[r], _mm256_set1_ps((float)(low - zero))) : v[r];
+    x[r] = _mm256_cvtps_epi32(_mm256_min_ps(raised, _mm256_set1_ps((float)(high - zero))));
     x[r] = _mm256_add_epi32(x[r], _mm256_set1_epi32(zero));
   }
   const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(x[0], x[1]), _mm256_packs_epi32(x[2], x[3]));

@@ -1,0 +1,216 @@
+"""Thousands of random shapes of each kind of kernel on every target: which values are not the interpreter's?
+
+    python -m tests.benchmarks.shapes FILE [--shapes 2000] [--emulated 100] [--targets TARGET ...] [--minutes 60]
+
+A kind is a file of `compiler/schedules/`; what else a layer of it may be (encoded, gated, with a residual …) is drawn
+with its shape. Channels are around the vectors' lengths; a third of the layers have weights of the largest size only,
+and one image is of the largest value everywhere. A hundred shapes are one translation unit. FILE collects a line for
+each, so that the same command goes on where it was stopped; the table at the end is of all that is in it. Writing
+outside of the arena or of the results ends the run, as it ends every run of a library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from automc.compiler.targets import TARGETS
+from automc.compression.interpreter import interpret
+from automc.compression.operations import Convolve, Quantise
+from automc.compression.program import Program
+from tests.benchmarks.architectures import read
+from tests.benchmarks.exactness import processors
+from tests.programs import Builder, random_pixels
+from tests.test_compiler import STRADDLING
+from tests.test_encodings import encoded
+
+_BATCH = 100
+_IMAGES = 3
+_ENCODINGS = ("dense", "codebook", "sparse", "dense")
+
+Random = np.random.Generator
+
+
+def _layer(builder: Builder, encoding: str, groups: int = 1, outputs: int = 0, **settings: int) -> str:
+    """A convolution of the input with everything drawn that is not given."""
+    random, given = builder.random, builder.tensors[builder.input]
+    outputs = outputs or int(random.choice(STRADDLING))
+    taps = [int(random.integers(1, min(4, length) + 1)) for length in given.shape[1:]]
+    around = [int(random.integers(0, tap // 2 + 1)) for tap in taps]
+    apart = [
+        int(random.integers(1, 3)) if length >= 2 * tap - 1 else 1
+        for length, tap in zip(given.shape[1:], taps, strict=True)
+    ]
+    steps = random.integers(1, 4, 2).tolist()
+    residual = gate = None
+    drawn = random.random()
+    if drawn < 0.2:
+        taps, around, apart, steps = [tap | 1 for tap in taps], [tap // 2 for tap in taps], [1, 1], [1, 1]
+        around = [tap // 2 for tap in taps]
+        residual = builder.select(builder.input, random.integers(-1, given.channels, outputs).tolist())
+    elif drawn < 0.3:
+        gate = builder.rank(builder.mean(builder.input, outputs), int(random.integers(1, outputs + 1)))
+    settings = {
+        "weight_bits": int(random.integers(2 if encoding in ("sparse", "blocks") else 1, 9)),
+        "bits": int(random.choice([*range(1, 8), *[8] * 7])),
+        **settings,
+    }
+    target = builder.convolve(
+        builder.input, outputs, (taps[0], taps[1]), (steps[0], steps[1]), (around[0], around[1]), (apart[0], apart[1]),
+        groups, residual=residual, gate=gate, **settings,
+    )  # fmt: skip
+    layer = builder.operations[-1]
+    assert isinstance(layer, Convolve)
+    layer = _largest(layer, random)
+    builder.operations[-1] = encoded(random, layer, encoding, random.random() < 0.2)
+    return target
+
+
+def _largest(layer: Convolve, random: Random) -> Convolve:
+    """A third of the layers with weights of the largest size, of one sign for each output channel or of any."""
+    if random.random() > 1 / 3:
+        return layer
+    size = max(1, 2 ** (layer.weight_bits - 1) - 1)  # of one bit, too
+    signs = random.choice([-1, 1], (layer.outputs, 1, 1, 1) if random.random() < 0.5 else layer.weight.shape)
+    return dataclasses.replace(layer, weight=(size * np.broadcast_to(signs, layer.weight.shape)).astype(np.int8))
+
+
+def _convolution(builder: Builder) -> str:
+    channels = builder.tensors[builder.input].channels
+    groups = int(builder.random.choice([each for each in (1, 1, 1, 2, 3, 4) if channels % each == 0]))
+    outputs = groups * int(builder.random.integers(1, 20)) if groups > 1 else 0
+    return _layer(builder, str(builder.random.choice(_ENCODINGS)), groups, outputs)
+
+
+def _depthwise(builder: Builder) -> str:
+    channels = builder.tensors[builder.input].channels
+    return _layer(
+        builder, str(builder.random.choice(_ENCODINGS)), channels, channels * int(builder.random.integers(1, 3))
+    )
+
+
+def _pooling(builder: Builder) -> str:
+    random, given = builder.random, builder.tensors[builder.input]
+    taps = [int(random.integers(1, min(5, length) + 1)) for length in given.shape[1:]]
+    steps, around = random.integers(1, 4, 2).tolist(), [int(random.integers(0, tap // 2 + 1)) for tap in taps]
+    kind = str(random.choice(["mean", "max"]))
+    return builder.pool(builder.input, kind, (taps[0], taps[1]), (steps[0], steps[1]), (around[0], around[1]))
+
+
+def _elementwise(builder: Builder) -> str:
+    random, channels = builder.random, builder.tensors[builder.input].channels
+    other = builder.select(builder.input, random.permutation(channels).tolist())
+    bits = int(random.integers(1, 9))
+    return {
+        "sum": lambda: builder.sum(builder.input, other, bits),
+        "lookup": lambda: builder.lookup(other, bits),
+        "scale": lambda: builder.scale(builder.input, builder.mean(other, channels), bits),
+    }[str(random.choice(["sum", "lookup", "scale"]))]()
+
+
+def _moves(builder: Builder) -> str:
+    random, channels = builder.random, builder.tensors[builder.input].channels
+    index = random.integers(-1, channels, int(random.choice(STRADDLING))).tolist()
+    chosen = builder.select(builder.input, index, int(random.integers(1, 3)))
+    kind = random.choice(["select", "join", "shuffle", "rank"])
+    if kind == "join":
+        same = builder.select(builder.input, index)
+        return builder.join([builder.input, same, builder.input], int(random.integers(1, 9)))
+    if kind == "shuffle":
+        return builder.shuffle(builder.select(builder.input, random.integers(-1, channels, 4 * len(index)).tolist()), 2)
+    if kind == "rank":
+        vector = builder.pool(chosen, "max", builder.tensors[chosen].shape[1:])
+        return builder.rank(vector, int(random.integers(1, len(index) + 1)))
+    return chosen
+
+
+KINDS: Mapping[str, Callable[[Builder], str]] = {
+    "convolution": _convolution,
+    "depthwise": _depthwise,
+    "binary": lambda builder: _layer(builder, "dense", weight_bits=1),
+    "blocks": lambda builder: _layer(builder, "blocks"),
+    "sparse": lambda builder: _layer(builder, "sparse"),
+    "pooling": _pooling,
+    "elementwise": _elementwise,
+    "moves": _moves,
+}
+
+
+def batch(kind: str, number: int) -> list[Program]:
+    """The programs of one translation unit: each has one layer of `kind`, and what that needs beside the image."""
+    random = np.random.default_rng([number, *kind.encode()])
+    programs = []
+    for _ in range(_BATCH):
+        channels = 1 if random.random() < 0.1 else int(random.choice(STRADDLING)) + 32 * int(random.random() < 0.05)
+        shape = (channels, int(random.integers(1, 10)), int(random.integers(1, 10)))
+        bits = 1 if kind == "binary" else int(random.choice([*range(1, 8), *[8] * 7]))
+        builder = Builder(random, shape, bits)
+        first = builder.operations[0]
+        assert isinstance(first, Quantise)
+        first.table[:, 255] = 2**bits - 1
+        target = KINDS[kind](builder)
+        programs.append(builder.finish_map(target) if random.random() < 0.95 else builder.finish(target))
+    return programs
+
+
+def main() -> None:
+    """Check what is missing in the file, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--shapes", type=int, default=2000)
+    parser.add_argument("--emulated", type=int, default=100)
+    parser.add_argument("--targets", nargs="+", metavar="TARGET", default=list(TARGETS))
+    parser.add_argument("--minutes", type=float, default=60.0)
+    given = parser.parse_args()
+    end = time.monotonic() + 60 * given.minutes
+    found = {where: entry for where, entry in processors(given.targets).items() if where != "fast evaluation"}
+    done = {(line["kind"], line["batch"], line["where"]) for line in read(given.file)}
+    for number in range(-(-max(given.shapes, given.emulated) // _BATCH)):
+        for kind in KINDS:
+            counts = {where: given.emulated if emulated else given.shapes for where, (emulated, _) in found.items()}
+            missing = [
+                where
+                for where, count in counts.items()
+                if number * _BATCH < count and (kind, number, where) not in done and time.monotonic() < end
+            ]
+            if not missing:
+                continue
+            programs = batch(kind, number)
+            pixels = [random_pixels(np.random.default_rng(number), program, _IMAGES) for program in programs]
+            expected = [interpret(program, images) for program, images in zip(programs, pixels, strict=True)]
+            for where in missing:
+                begun = time.monotonic()
+                results = found[where][1](programs, pixels)
+                wrong = [
+                    position
+                    for position, (one, meant) in enumerate(zip(results, expected, strict=True))
+                    if not np.array_equal(one.view(np.int32), meant.view(np.int32))
+                ]
+                line = {
+                    "kind": kind, "batch": number, "where": where, "shapes": len(programs), "wrong": wrong,
+                    "seconds": round(time.monotonic() - begun, 1),
+                }  # fmt: skip
+                with given.file.open("a") as stream:
+                    stream.write(json.dumps(line) + "\n")
+    print(table(read(given.file)))
+
+
+def table(lines: list[dict[str, object]]) -> str:
+    """A row for each processor, a column for each kind: shapes, and how many differ of all."""
+    rows = [f"| computed by | {' | '.join(KINDS)} | differ |", "|---" * (len(KINDS) + 2) + "|"]
+    for where in dict.fromkeys(line["where"] for line in lines):
+        mine = [line for line in lines if line["where"] == where]
+        counts = [sum(line["shapes"] for line in mine if line["kind"] == kind) for kind in KINDS]
+        wrong = sum(len(line["wrong"]) for line in mine)
+        rows.append(f"| {where} | " + " | ".join(f"{count:,}" for count in counts) + f" | {wrong} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
