@@ -77,6 +77,18 @@ def test_eight_bits_avoid_saturation_on_avx2():
         assert explain(program, "avx2")[1].choice.kernel.endswith(path)
 
 
+@pytest.mark.parametrize(
+    ("weight", "bits", "size", "interval"), [(127, 7, 5, 2), (127, 7, 3, 1), (63, 8, 5, 2), (127, 6, 5, 4)]
+)
+def test_sums_that_start_in_the_middle_take_twice_as_many_products(weight, bits, size, interval):
+    """Where there are pixels enough for whom the starts are made."""
+    builder = Builder(np.random.default_rng(0), (16, size, size), bits)
+    inner = builder.convolve(builder.input, 16)
+    layer = builder.operations[-1]
+    builder.operations[-1] = dataclasses.replace(layer, weight=np.full_like(layer.weight, weight))
+    assert explain(builder.finish(inner), "avx2")[1].choice.widened_every == interval
+
+
 def test_largest_values_follow_clamps_and_halos():
     builder = Builder(np.random.default_rng(3), (3, 6, 6), 5)
     inner = builder.convolve(builder.input, 4, bits=6)

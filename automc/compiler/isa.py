@@ -48,6 +48,11 @@ class Path:
         NAME_dot_taps(sum, p0, p1, p2, p3, w)          the same with pk[lane] for act[k]: lanes are channels (depthwise)
         NAME_widen(acc, sum)                           adds the partial sums to the accumulators
 
+    and, where its sums can start elsewhere than at zero,
+
+        NAME_set_start(int16_t *p, sum)                puts down the negative of a sum
+        NAME_start(const int16_t *p)                   the sum that begins there
+
     and, where it has quads, NAME_dot_taps4(sums, p0, p1, p2, p3, w), which does the same to four registers of sums. A
     quad's lanes are in an order of their own: register r has the channels 4r to 4r + 3 of every 16.
     """
@@ -60,9 +65,15 @@ class Path:
     pixels: int  # of a tile: what the registers hold
     vectors: int  # of a tile: LANES output channels each
     largest_value: int = 255  # of the stored values that the instruction takes
-    offset: int = 0  # what NAME_load and NAME_dot_taps subtract from stored values; the biases make up for it
+    offset: int = 0  # what is subtracted from stored values, by NAME_load and NAME_dot_taps; the biases make up for it
+    starts: bool = False  # whether instead partial sums can start at -offset times the weights, where an offset helps
     quads: tuple[int, ...] = ()  # vectors of LANES channels whose taps four registers take at once, the most first
     twins: bool = False  # whether all functions exist a second time, `twin_...`, for 2 * LANES neighbouring channels
+
+    @property
+    def centred(self) -> bool:
+        """Whether partial sums start at `-offset` times the weights."""
+        return self.starts and self.offset > 0
 
     @property
     def weight_bytes(self) -> int:

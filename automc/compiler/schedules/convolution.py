@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from automc.compiler.isa import LANES, STEP, Path
 from automc.compiler.kernel import Context, Kernel, Place, chunks, padded, signature
+from automc.compiler.schedules.centred import Starts, centred
 from automc.compiler.schedules.products import Products, Window
 from automc.compiler.schedules.result import Result
 from automc.compiler.schedules.weights import Weights, choose_path
@@ -22,33 +23,41 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     groups = operation.groups
     window = Window.of(operation.weight.shape, operation.dilation, groups)
     rows = window_rows(operation.weight, window)
-    path, interval = choose_path(rows, context.largest_values[operation.source], context.target.paths)
+    largest = context.largest_values[operation.source]
+    size = context.program.output_size(operation)
+    path, interval = choose_path(rows, largest, context.target.paths)
+    path, interval = centred(path, interval, rows, largest, window, size[0] * size[1])
+    starts = Starts(path, window, interval)
     panels = chunks(operation.outputs // groups, path.vectors * LANES)
     weights = Weights.of(operation, rows, window.run, path, panels * groups, one_by_one=True)
     pixels = path.tile_pixels(-(-panels[0] // LANES), interval)
-    tile = Tile.of(*context.program.output_size(operation), pixels)
+    tile = Tile.of(*size, pixels)
     result = Result.of(operation, context)
     reading = Reading(operation, source.row_bytes, source.tensor.channels)
 
     def products(offsets: tuple[int, ...], vectors: int) -> list[str]:
         return Products(path, interval, offsets, vectors, window, *reading.window_bytes).lines()
 
+    def open_panel(vectors: int) -> list[str]:
+        return [*weights.open(vectors), *starts.open(vectors)]
+
+    places = starts.arguments(weights.scratch_bytes)
     code = [
-        signature("const uint8_t *source", *weights.parameters, *result.parameters),
+        signature("const uint8_t *source", *weights.parameters, *starts.parameters, *result.parameters),
         f"  for (int group = 0; group < {groups}; group++) {{",
-        *loops(panels, tile, reading, result, path, weights.open, products),
+        *loops(panels, tile, reading, result, path, open_panel, products),
         *([f"    source += {window.run};"] if groups > 1 else []),
         "  }",
         "}",
     ]
     return Kernel(
         "\n".join(code),
-        (Place(operation.source, source.start(operation.padding)), *weights.arguments, *result.arguments),
+        (Place(operation.source, source.start(operation.padding)), *weights.arguments, *places, *result.arguments),
         weights.choice(
             f"dot products, {path.name}{result.title}", f"{tile.height}x{tile.width} x {panels[0]}", interval
         ),
-        {**weights.helpers, **result.helpers},
-        weights.scratch_bytes,
+        {**weights.helpers, **starts.helpers, **result.helpers},
+        max([weights.scratch_bytes, *(place.offset + starts.size_bytes(path.vectors) for place in places)]),
         in_place=tile.fits,
     )
 

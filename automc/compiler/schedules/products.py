@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from automc.compiler.isa import LANES, STEP, Path, Register
 
+START_LANES = 16  # int16 values of where the sums of one vector start
 _UNROLLED_STEPS = 6  # in a loop whose body the compiler may copy
 
 
@@ -76,7 +77,14 @@ class Steps:
         ]
 
     def zero(self) -> list[str]:
-        return [f"{self._name(r)}_sum {_sum(pixel, r)} = {self._name(r)}_zero();" for pixel, r in self._tile]
+        """Partial sums, empty or from where they start."""
+        if not self.path.centred:
+            return [f"{self._name(r)}_sum {_sum(pixel, r)} = {self._name(r)}_zero();" for pixel, r in self._tile]
+        starts = [
+            f"{self._name(r)}_sum {_sum(pixel, r)} = {self._name(r)}_start(start + {r.first * START_LANES});"
+            for pixel, r in self._tile
+        ]
+        return [*starts, f"start += {self.vectors * START_LANES};"]
 
     def widen(self) -> list[str]:
         return [self._widened(pixel, r, _sum(pixel, r)) for pixel, r in self._tile]
@@ -111,6 +119,14 @@ def _sum(pixel: int, register: Register) -> str:
     return f"s{pixel}_{register.first}"
 
 
+def widened_blocks(window: Window, interval: int) -> tuple[int, int, int]:
+    """Runs, steps of a run, and steps between widenings: about equal ones, and all runs are one where they may be."""
+    steps = window.steps
+    if interval >= steps * window.runs:
+        return 1, steps * window.runs, steps * window.runs
+    return window.runs, steps, -(-steps // -(-steps // interval))
+
+
 @dataclass(frozen=True)
 class Products(Steps):
     """Prints the loops over all steps of a window, whose first byte lies at `at`."""
@@ -121,12 +137,16 @@ class Products(Steps):
 
     def lines(self) -> list[str]:
         """The loops, with as few widenings as the interval asks for: of the whole window, of a run, or within a run."""
+        start = ["const int16_t *start = starts;"] if self.path.centred else []
+        return [*start, *self._loops()]
+
+    def _loops(self) -> list[str]:
         steps = self.window.steps
-        if self.interval >= steps * self.window.runs:
+        runs, _, block = widened_blocks(self.window, self.interval)
+        if runs < self.window.runs:
             return [*self.zero(), *self._over_runs(self._over_steps(0, steps, self.step())), *self.widen()]
-        if self.interval >= steps:
+        if block == steps:
             return self._over_runs([*self.zero(), *self._over_steps(0, steps, self.step()), *self.widen()])
-        block = -(-steps // -(-steps // self.interval))  # blocks of about equal length
         if block == 1:
             return self._over_runs(self._over_steps(0, steps, self.widened_step()))
         whole = steps // block * block

@@ -24,6 +24,10 @@ INLINE void narrow_dot_taps4(narrow_sum *s, const uint8_t *p0, const uint8_t *p1
   byte_taps4(t, p0, p1, p2, p3);
   for (int r = 0; r < 4; r++) s[r] = narrow_dot(s[r], t[r], w + 32 * r);
 }
+INLINE void narrow_set_start(int16_t *p, narrow_sum s) {
+  _mm256_storeu_si256((__m256i *)p, _mm256_sub_epi16(_mm256_setzero_si256(), s));
+}
+INLINE narrow_sum narrow_start(const int16_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE acc_t narrow_widen(acc_t a, narrow_sum s) {
   return _mm256_add_epi32(a, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
 }
@@ -72,7 +76,7 @@ AVX2 = Target(
     paths=(
         Path(
             "narrow", "int8_t", lanes_together=False, values_per_sum=2, largest_sum=2**15 - 1, pixels=5, vectors=2,
-            quads=(4,),
+            starts=True, quads=(4,),
         ),
         Path(
             "wide", "int16_t", lanes_together=False, values_per_sum=2, largest_sum=2**31 - 1, pixels=2, vectors=2,
