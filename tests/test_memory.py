@@ -5,7 +5,9 @@ import pytest
 
 from automc.compiler.arena import Lifetime, plan
 from automc.compiler.isa import ALIGNMENT
+from automc.compiler.lowering import lower
 from automc.compiler.memory import plan_memory
+from automc.compiler.targets import find_target
 from tests.programs import Builder
 
 
@@ -53,3 +55,17 @@ def test_a_sum_is_written_over_a_residual_that_nothing_reads_again():
     tensor = 14 * 14 * 16
     assert block(again=False) < 2 * tensor + 2000
     assert block(again=True) > 3 * tensor
+
+
+@pytest.mark.parametrize("target", ["avx2", "avx512vnni"])
+def test_a_tile_reads_all_its_residuals_before_it_stores_any(target):
+    """A processor cannot forward a store of some lanes to the next pixel's load of all of them, and would wait."""
+    builder = Builder(np.random.default_rng(0), (3, 12, 12))
+    first = builder.convolve(builder.input, 12)
+    added = builder.convolve(first, 12, residual=first)
+    lowered = lower(builder.finish(builder.convolve(added, 12)), find_target(target))
+    (code,) = (kernel.code for kernel in lowered.kernels if "residual_multiplier" in kernel.code)
+    lines = [line for line in code.splitlines() if "acc_bytes(" in line or "store_bytes(" in line]
+    reads = ["acc_bytes(" in line for line in lines]
+    assert reads == sorted(reads, reverse=True)
+    assert sum(reads) > 1
