@@ -62,6 +62,14 @@ def test_a_timing_is_doubted_when_the_machine_turns_out_to_be_faster(monkeypatch
     assert reference.time_whole(played(machine.network)).ratio == pytest.approx(10)
 
 
+def test_a_reference_that_was_never_quiet_for_long_has_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each window has moments at the machine's best, but not in the middle."""
+    machine = Machine(0)
+    moments = iter(np.resize([1.0] * 20 + [1.3] * 180, 10**5).tolist())
+    monkeypatch.setattr(machine, "reference", lambda repeats: np.array([next(moments) for _ in range(repeats)]) * 1e-6)
+    assert on(machine, monkeypatch).quiet_ms == pytest.approx(1.3e-3)
+
+
 def test_waiting_ends_on_a_machine_that_is_always_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(0)
     reference = on(machine, monkeypatch)

@@ -74,7 +74,7 @@ class Reference:
         """What it takes in quiet moments, in the middle."""
         self._look_back()
         quiet = self._middle[self._middle <= self._limit_ms]
-        return float(np.median(quiet)) if len(quiet) else self._known_ms
+        return float(np.median(quiet)) if len(quiet) else min(self._known_ms, float(self._middle.min()))
 
     @property
     def _limit_ms(self) -> float:
