@@ -1,6 +1,7 @@
 """Networks under every family of policies, on every target: which values are not the interpreter's?
 
-    python -m tests.benchmarks.exactness FILE [--images 100] [--emulated 3] [--targets TARGET ...] [NETWORK ...]
+    python -m tests.benchmarks.exactness FILE [--families dense binary pruned mixed codebook sparse all]
+        [--images 100] [--emulated 3] [--targets TARGET ...] [NETWORK ...]
 
 FILE collects a line for each network and processor, so that the same command goes on where it was stopped; the table at
 the end is of all that is in it. Weights are random, batch norms hold the statistics of random images. So many images
@@ -28,7 +29,7 @@ from automc.compiler.isa import Machine
 from automc.compiler.targets import TARGETS, runs_here
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
-from automc.compression.policy import uniform_policy
+from automc.compression.policy import Policy, uniform_policy
 from automc.compression.prepare import Preparation
 from automc.compression.program import Program
 from automc.network.graph import Shape
@@ -41,18 +42,24 @@ from tests.shapes import EVERYTHING, SHAPES, Pixels, random_policies
 
 _CALIBRATION = 8
 _ZOO = ("resnet8", "resnet20", "ds_cnn", "mobilenetv2_100_96")
-SPACES = (
-    SearchSpaceSpec(description="pruned", keep_ratio=[0.3, 0.5, 0.7], activation_bits=[7, 8]),
-    SearchSpaceSpec(
-        description="mixed bits", keep_ratio=[0.6, 1.0], weight_bits=[*range(2, 9)], activation_bits=[*range(2, 9)]
+SPACES = {
+    "pruned": SearchSpaceSpec(description="channels", keep_ratio=[0.3, 0.5, 0.7], activation_bits=[7, 8]),
+    "mixed": SearchSpaceSpec(
+        description="channels and bits",
+        keep_ratio=[0.6, 1.0],
+        weight_bits=[*range(2, 9)],
+        activation_bits=[*range(2, 9)],
     ),
-    SearchSpaceSpec(description="codebook", methods=[Codebook(entries=6), Codebook(entries=16, huffman=True)]),
-    SearchSpaceSpec(
-        description="sparse",
+    "codebook": SearchSpaceSpec(
+        description="tables", methods=[Codebook(entries=6), Codebook(entries=16, huffman=True)]
+    ),
+    "sparse": SearchSpaceSpec(
+        description="zeros",
         methods=[Sparse(density=0.4), Sparse(density=0.5, pattern="blocks"), Sparse(pattern="2:4")],
     ),
-    EVERYTHING,
-)
+    "all": EVERYTHING,
+}
+FAMILIES = ("dense", "binary", *SPACES)
 Results = list[NDArray[np.float32]]  # of each program
 Run = Callable[[list[Program], list[Pixels]], Results]
 
@@ -65,6 +72,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", default=list(networks))
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--emulated", type=int, default=3)
+    parser.add_argument("--families", nargs="+", metavar="FAMILY", default=list(FAMILIES), choices=FAMILIES)
     parser.add_argument("--targets", nargs="+", metavar="TARGET", default=list(TARGETS))
     given = parser.parse_intermixed_args()
     torch.set_num_threads(1)
@@ -75,7 +83,7 @@ def main() -> None:
             continue
         shape = networks[name]
         module, size = (fresh(name), zoo()[name].shape) if shape is None else (shape(), (1, 8, 8))
-        for line in check(name, module, size, wanted, given.images, given.emulated):
+        for line in check(name, module, size, wanted, given.families, given.images, given.emulated):
             with given.file.open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
     print(table(read(given.file)))
@@ -118,7 +126,13 @@ def emulated(programs: list[Program], pixels: list[Pixels], target: str, machine
 
 
 def check(
-    name: str, module: nn.Module, shape: Shape, wanted: Mapping[str, tuple[bool, Run]], images: int, few: int
+    name: str,
+    module: nn.Module,
+    shape: Shape,
+    wanted: Mapping[str, tuple[bool, Run]],
+    families: list[str],
+    images: int,
+    few: int,
 ) -> Iterator[dict[str, object]]:
     """A line for each of the `wanted` processors."""
     channels, height, width = shape
@@ -127,9 +141,7 @@ def check(
     settle(module, calibration)
     network = trace(module, shape, (0.5,) * channels, (0.25,) * channels, name)
     preparation = Preparation(network, calibration)
-    policies = [uniform_policy(network), uniform_policy(network, weight_bits=1, activation_bits=1)]
-    policies += [random_policies(preparation, 1, seed, choices)[0] for seed, choices in enumerate(SPACES)]
-    programs = [preparation.program(policy) for policy in policies]
+    programs = [preparation.program(policy(preparation, family)) for family in families]
     pixels = [random_pixels(random, program, images) for program in programs]
     expected = [interpret(program, given) for program, given in zip(programs, pixels, strict=True)]
     for where, (is_emulated, run) in wanted.items():
@@ -141,12 +153,21 @@ def check(
             for one, meant in zip(found, expected, strict=True)
         ]
         line = {
-            "network": name, "where": where, "programs": len(programs), "images": count,
+            "network": name, "where": where, "families": families, "images": count,
             "values": sum(one.size for one in found), "different": sum(different),
             "seconds": round(time.monotonic() - begun, 1),
         }  # fmt: skip
         print(line, flush=True)
         yield line
+
+
+def policy(preparation: Preparation, family: str) -> Policy:
+    """The policy of a family for a network, always the same."""
+    if family == "dense":
+        return uniform_policy(preparation.network)
+    if family == "binary":
+        return uniform_policy(preparation.network, weight_bits=1, activation_bits=1)
+    return random_policies(preparation, 1, FAMILIES.index(family), SPACES[family])[0]
 
 
 def table(lines: list[dict[str, object]]) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from automc.compiler.isa import LANES, STEP, Path
 from automc.compiler.kernel import Context, Kernel, Own, Place, chunks, signature
+from automc.compiler.schedules.centred import Starts, centred
 from automc.compiler.schedules.convolution import Reading, Tile, loops, window_rows
 from automc.compiler.schedules.products import ListedProducts, Window
 from automc.compiler.schedules.result import Result
@@ -83,7 +84,11 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
     listed = np.zeros((len(blocks.rows), most, STEP), np.int8)
     for start, part, steps in zip(np.cumsum([0, *panels]), blocks.parts, blocks.present, strict=False):
         listed[start : start + len(part), : len(steps)] = part[:, steps]
-    path, interval = choose_path(listed, context.largest_values[operation.source], context.target.paths)
+    in_list = Window(1, 1, most * STEP)
+    largest, size = context.largest_values[operation.source], context.program.output_size(operation)
+    path, interval = choose_path(listed, largest, context.target.paths)
+    path, interval = centred(path, interval, listed, largest, in_list, size[0] * size[1])
+    starts = Starts.of(path, in_list, interval)
 
     constants = blocks.constants(operation, path)
     symbols = constants.symbols
@@ -100,38 +105,55 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
             f"mask += {blocks.masks.shape[1]};",
             f"const {kind} *panel = {'scratch' if decoded else f'(const {kind} *)stored'};",
             decode,
+            *starts.open(vectors, "count"),
         ]
 
     def products(offsets: tuple[int, ...], vectors: int) -> list[str]:
-        return ListedProducts(path, interval, offsets, vectors, most).lines()
+        return ListedProducts(path, starts.block, offsets, vectors, most).lines()
 
     reading = Reading(operation, source.row_bytes, source.tensor.channels)
     # Blocks have two vectors whatever the registers hold, so that what is stored is the same on every target.
     pixels = max(1, path.pixels * path.vectors * LANES // BLOCK_OUTPUTS)
-    tile = Tile.of(*context.program.output_size(operation), pixels)
+    tile = Tile.of(*size, pixels)
     result = Result.of(operation, context)
     scratch = (f"{path.weight_type} *scratch",) if decoded else ()
     code = [
-        signature("const uint8_t *source", *constants.parameters, "int32_t *offsets", *scratch, *result.parameters),
+        signature(
+            "const uint8_t *source",
+            *constants.parameters,
+            "int32_t *offsets",
+            *scratch,
+            *starts.parameters,
+            *result.parameters,
+        ),
         *loops(panels, tile, reading, result, path, open_panel, products),
         "}",
     ]
+    vectors = -(-panels[0] // LANES)
     places = (Place(Own.SCRATCH, -(-scratch_bytes // 4) * 4), *((Place(Own.SCRATCH),) if decoded else ()))
+    before_starts = places[0].offset + 4 * (most + 1)  # of a block that is not there, too
     return Kernel(
         "\n".join(code),
-        (Place(operation.source, source.start(operation.padding)), *constants.arguments, *places, *result.arguments),
+        (
+            Place(operation.source, source.start(operation.padding)),
+            *constants.arguments,
+            *places,
+            *starts.arguments(before_starts),
+            *result.arguments,
+        ),
         constants.choice(
             f"blocks, {path.name}{result.title}",
             storage_title(operation, symbols, blocks.share),
             f"{tile.height}x{tile.width} x {panels[0]}",
-            min(interval, most),
+            starts.block,
         ),
         {
             "list_blocks": _LIST_BLOCKS,
+            **starts.helpers,
             **result.helpers,
             **(decoding(symbols, path.weight_type, "")[1] if decoded else {}),
         },
-        places[0].offset + 4 * (most + 1),  # of a block that is not there, too
+        starts.scratch_bytes(before_starts, vectors),
         in_place=tile.fits,
     )
 

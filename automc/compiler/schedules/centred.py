@@ -34,42 +34,48 @@ def centred(
         return path, interval
     shifted = dataclasses.replace(path, offset=(largest_value + 1) // 2)
     longer = widening_interval(rows, largest_value, shifted)
-    worth_it = 2 * Starts(shifted, window, longer).blocks <= Starts(path, window, interval).blocks
+    worth_it = 2 * Starts.of(shifted, window, longer).blocks <= Starts.of(path, window, interval).blocks
     return (shifted, longer) if worth_it else (path, interval)
 
 
 @dataclass(frozen=True)
 class Starts:
-    """Where the partial sums of a panel start, one after the other as its kernel widens them."""
+    """Where the partial sums of a panel start, one after the other as its kernel widens them.
+
+    The panel has `runs` of so many `steps` at most, of which a `block` lies between widenings.
+    """
 
     path: Path
-    window: Window
-    interval: int
+    runs: int
+    steps: int
+    block: int
+
+    @classmethod
+    def of(cls, path: Path, window: Window, interval: int) -> Starts:
+        """Those of a kernel that walks over `window`."""
+        return cls(path, *widened_blocks(window, interval))
 
     @property
     def blocks(self) -> int:
         """How often the sums are widened."""
-        runs, steps, block = widened_blocks(self.window, self.interval)
-        return runs * -(-steps // block)
-
-    def size_bytes(self, vectors: int) -> int:
-        """Of a panel of so many vectors."""
-        return 2 * self.blocks * vectors * START_LANES if self.path.centred else 0
-
-    def arguments(self, scratch_bytes: int) -> tuple[Place, ...]:
-        """Where they lie: behind so many bytes of the kernel's scratch."""
-        return (Place(Own.SCRATCH, aligned(scratch_bytes)),) if self.path.centred else ()
+        return self.runs * -(-self.steps // self.block)
 
     @property
     def parameters(self) -> tuple[str, ...]:
         return ("int16_t *starts",) if self.path.centred else ()
 
-    def open(self, vectors: int) -> list[str]:
-        """C text that makes the starts of `panel`."""
-        if not self.path.centred:
-            return []
-        runs, steps, block = widened_blocks(self.window, self.interval)
-        return [f"{self.path.name}_starts(starts, panel, {runs}, {steps}, {block}, {vectors}, {self.path.offset});"]
+    def arguments(self, scratch_bytes: int) -> tuple[Place, ...]:
+        """Where they lie: behind so many bytes of the kernel's scratch."""
+        return (Place(Own.SCRATCH, aligned(scratch_bytes)),) if self.path.centred else ()
+
+    def scratch_bytes(self, before: int, vectors: int) -> int:
+        """So many bytes of scratch, and those of the starts of a panel of so many vectors."""
+        return aligned(before) + 2 * self.blocks * vectors * START_LANES if self.path.centred else before
+
+    def open(self, vectors: int, steps: int | str) -> list[str]:
+        """C text that makes the starts of `panel`, whose runs have so many steps."""
+        arguments = f"starts, panel, {self.runs}, {steps}, {self.block}, {vectors}, {self.path.offset}"
+        return [f"{self.path.name}_starts({arguments});"] if self.path.centred else []
 
     @property
     def helpers(self) -> Mapping[str, str]:
@@ -78,13 +84,14 @@ class Starts:
             return {}
         path = self.path.name
         code = f"""\
+/* A run without any steps has a start, too. */
 static void {path}_starts(int16_t *starts, const {self.path.weight_type} *w, int runs, int steps, int block,
     int vectors, int offset) {{
   uint8_t offsets[{STEP}];
   memset(offsets, offset, sizeof offsets);
   const {path}_act act = {path}_load(offsets);
   for (int run = 0; run < runs; run++, w += steps * vectors * {LANES * STEP})
-    for (int first = 0; first < steps; first += block)
+    for (int first = 0; first == 0 || first < steps; first += block)
       for (int v = 0; v < vectors; v++, starts += {START_LANES}) {{
         {path}_sum s = {path}_zero();
         for (int k = first; k < first + block && k < steps; k++)

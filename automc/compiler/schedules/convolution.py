@@ -27,7 +27,7 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     size = context.program.output_size(operation)
     path, interval = choose_path(rows, largest, context.target.paths)
     path, interval = centred(path, interval, rows, largest, window, size[0] * size[1])
-    starts = Starts(path, window, interval)
+    starts = Starts.of(path, window, interval)
     panels = chunks(operation.outputs // groups, path.vectors * LANES)
     weights = Weights.of(operation, rows, window.run, path, panels * groups, one_by_one=True)
     pixels = path.tile_pixels(-(-panels[0] // LANES), interval)
@@ -39,9 +39,8 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
         return Products(path, interval, offsets, vectors, window, *reading.window_bytes).lines()
 
     def open_panel(vectors: int) -> list[str]:
-        return [*weights.open(vectors), *starts.open(vectors)]
+        return [*weights.open(vectors), *starts.open(vectors, starts.steps)]
 
-    places = starts.arguments(weights.scratch_bytes)
     code = [
         signature("const uint8_t *source", *weights.parameters, *starts.parameters, *result.parameters),
         f"  for (int group = 0; group < {groups}; group++) {{",
@@ -52,12 +51,17 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     ]
     return Kernel(
         "\n".join(code),
-        (Place(operation.source, source.start(operation.padding)), *weights.arguments, *places, *result.arguments),
+        (
+            Place(operation.source, source.start(operation.padding)),
+            *weights.arguments,
+            *starts.arguments(weights.scratch_bytes),
+            *result.arguments,
+        ),
         weights.choice(
             f"dot products, {path.name}{result.title}", f"{tile.height}x{tile.width} x {panels[0]}", interval
         ),
         {**weights.helpers, **starts.helpers, **result.helpers},
-        max([weights.scratch_bytes, *(place.offset + starts.size_bytes(path.vectors) for place in places)]),
+        starts.scratch_bytes(weights.scratch_bytes, path.vectors),
         in_place=tile.fits,
     )
 

@@ -76,6 +76,10 @@ class Steps:
             )
         ]
 
+    def begin(self) -> list[str]:
+        """What stands before the first sums of a tile."""
+        return ["const int16_t *start = starts;"] if self.path.centred else []
+
     def zero(self) -> list[str]:
         """Partial sums, empty or from where they start."""
         if not self.path.centred:
@@ -137,8 +141,7 @@ class Products(Steps):
 
     def lines(self) -> list[str]:
         """The loops, with as few widenings as the interval asks for: of the whole window, of a run, or within a run."""
-        start = ["const int16_t *start = starts;"] if self.path.centred else []
-        return [*start, *self._loops()]
+        return [*self.begin(), *self._loops()]
 
     def _loops(self) -> list[str]:
         steps = self.window.steps
@@ -193,10 +196,11 @@ class ListedProducts(Steps):
 
     def lines(self) -> list[str]:
         if self.interval >= self.most:
-            return [*self.zero(), *self._over("0", "count", self.step()), *self.widen()]
+            return [*self.begin(), *self.zero(), *self._over("0", "count", self.step()), *self.widen()]
         if self.interval == 1:
             return self._over("0", "count", self.widened_step())
         return [
+            *self.begin(),
             f"for (int first = 0; first < count; first += {self.interval}) {{",
             f"const int last = first + {self.interval} < count ? first + {self.interval} : count;",
             *self.zero(),
