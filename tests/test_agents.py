@@ -128,10 +128,20 @@ def test_the_predictor_learns_what_errors_leave_unexplained_unless_it_is_chance(
     predictor = Predictor(losses)
     for row, error, part in zip(rows[:100], errors, unexplained, strict=False):
         predictor.observe(row, error, 0.1 * error + part)
-    lost, _ = predictor.lost(rows[100:])
-    found = lost - 0.1 * errors[100:]
+    found = predictor.lost(rows[100:]) - 0.1 * errors[100:]
     assert (np.corrcoef(found, unexplained[100:])[0, 1] > 0.9) == followed
     assert (found.std() < 0.5 * unexplained.std()) != followed
+
+
+def test_errors_cost_quality_even_where_few_images_say_that_they_help():
+    random = np.random.default_rng(0)
+    losses = [np.array([0.8, 0.2, 0.1, 0.0])] * 8
+    rows = random.integers(1, 4, (20, 8)).astype(np.uint8)
+    predictor = Predictor(losses)
+    for row in rows:
+        predictor.observe(row, np.array(losses)[np.arange(8), row].sum(), -0.01 + 0.004 * random.normal())
+    worst, best = predictor.lost(np.array([[0] * 8, [3] * 8], np.uint8), 1.0)
+    assert worst > best + 0.004
 
 
 def test_imagination_proposes_what_was_not_tried_within_its_share():

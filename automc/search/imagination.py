@@ -59,8 +59,7 @@ class Imagination:
 
     def rewards(self, rows: Rows) -> Floats:
         """What each of `n` choices would earn."""
-        expected, deviation = self._predictor.lost(rows)
-        losses = expected - np.minimum(self.optimism * deviation, 0.9 * np.abs(expected))
+        losses = self._predictor.lost(rows, self.optimism)
         qualities, costs = self._whole_quality - losses, self._problem.costs_of(rows)
         known = dict(zip(self._problem.limits.costs, costs.T.tolist(), strict=True))
         columns = [known.get(metric, [0.0] * len(rows)) for metric in COSTS]

@@ -21,6 +21,7 @@ _NOISE = 0.01  # of what no model explains, as a share of the error
 _ALIGNED = 0.5  # of the correlation of the perturbations by two choices of one decision
 _TRIALS = 400  # those of least error that are learned from
 _LEAST = 0.02  # of the sum of losses: no error is predicted to be less
+_LEAST_SHARE = 0.1  # of the error that is expected: no optimism goes below it
 _NEAR = 2.5  # times the least error: trials that tell what the errors leave unexplained
 _CHANCES = (0.1, 0.3, 1.0, 3.0, 10.0)  # variances of chance, of which the likeliest counts, relative to what is learned
 
@@ -64,18 +65,21 @@ class Predictor:
         """What error is expected of each of `n` choices, and its standard deviation, each `n`."""
         return self._expected_error(self._perturbed(rows))
 
-    def lost(self, rows: Rows) -> tuple[Floats, Floats]:
-        """What each of `n` choices is expected to lose of quality, and its standard deviation, each `n`."""
+    def lost(self, rows: Rows, optimism: float = 0.0) -> Floats:
+        """What each of `n` choices is expected to lose of quality, with `optimism` standard deviations of what is not
+        known, of the error as of the remainder, in its favour."""
         asked = self._perturbed(rows)
         error, deviation = self._expected_error(asked)
         if not self._errors:
-            return error, deviation
+            return np.maximum(error - optimism * deviation, _LEAST_SHARE * error)
         near = self._remainder
-        covariance = _first_order(asked, near.known)
+        covariance = _remaining(asked, near.known)
         variance = asked.losses.sum(1) / near.known.mean + 1
         unknown = np.maximum(variance - np.square(covariance @ near.inverse.T).sum(1), 0.0)
-        lost = self._price * error + covariance @ near.weights
-        return lost, np.hypot(self._price * deviation, near.scale * np.sqrt(unknown))
+        lost: Floats = self._price * error + covariance @ near.weights
+        doubt = np.minimum(deviation, (1 - _LEAST_SHARE) * error / max(optimism, 1e-9))  # no error is below nothing
+        hopeful: Floats = lost - optimism * np.hypot(self._price * doubt, near.scale * np.sqrt(unknown))
+        return hopeful
 
     def _expected_error(self, asked: _Perturbed) -> tuple[Floats, Floats]:
         prior, variance = asked.losses.sum(1), _variance(asked)
@@ -113,10 +117,14 @@ class Predictor:
 
     @cached_property
     def _price(self) -> float:
-        """What a unit of error costs in quality."""
+        """What a unit of error costs in quality; so much at least that twice the least error costs what chance does.
+
+        On few images the first trials may be better than the dense network, and errors then seem to cost nothing.
+        """
         _, errors, lost = self._known
         weights = np.square(errors[0] / errors)
-        return max(float((weights * lost * errors).sum() / (weights * errors * errors).sum()), 1e-9)
+        through_zero = (weights * lost * errors).sum() / (weights * errors * errors).sum()
+        return max(float(through_zero), float(lost[errors <= _NEAR * errors[0]].std() / errors[0]), 1e-9)
 
     @cached_property
     def _remainder(self) -> _Solved:
@@ -124,7 +132,7 @@ class Predictor:
         count = int((errors <= _NEAR * errors[0]).sum())
         known = _Perturbed(known.losses[:count], known.roots[:count], known.chosen[:count], known.table)
         values = (lost - self._price * errors)[:count]
-        covariance = _first_order(known, known)
+        covariance = _remaining(known, known)
         best, solved = -np.inf, None
         for chance in _CHANCES:
             root = np.linalg.cholesky(covariance + chance * np.eye(count))
@@ -165,9 +173,8 @@ class _Solved(NamedTuple):
 
 def _alike(asked: _Perturbed, known: _Perturbed) -> Floats:
     """`n x m`: 1 where all choices are equal, and less the more differ."""
-    decisions = asked.losses.shape[1]
-    same: Floats = np.exp((asked.chosen @ known.chosen.T / decisions - 1) / _REACH)
-    return same
+    alike: Floats = np.exp((asked.chosen @ known.chosen.T / asked.losses.shape[1] - 1) / _REACH)
+    return alike
 
 
 def _covariance(asked: _Perturbed, known: _Perturbed) -> Floats:
@@ -189,8 +196,8 @@ def _variance(asked: _Perturbed) -> Floats:
     return variance
 
 
-def _first_order(asked: _Perturbed, known: _Perturbed) -> Floats:
-    """`n x m`, of remainders, about 2 where all choices are equal."""
+def _remaining(asked: _Perturbed, known: _Perturbed) -> Floats:
+    """`n x m`, of remainders; about 2 where all choices are equal."""
     same = (asked.chosen * asked.table) @ known.chosen.T
     together = _ALIGNED * asked.roots @ known.roots.T + (1 - _ALIGNED) * same
     covariance: Floats = together / known.mean + _alike(asked, known)
