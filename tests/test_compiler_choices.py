@@ -9,6 +9,7 @@ from automc.compiler.bounds import largest_values, widening_interval
 from automc.compiler.explain import explain
 from automc.compiler.isa import STEP, Path
 from automc.compiler.lowering import lower
+from automc.compiler.schedules.convolution import Tile
 from automc.compiler.sizes import stored_bytes
 from automc.compiler.storage import encode
 from automc.compiler.targets import TARGETS, find_target, host_target
@@ -87,6 +88,16 @@ def test_sums_that_start_in_the_middle_take_twice_as_many_products(weight, bits,
     layer = builder.operations[-1]
     builder.operations[-1] = dataclasses.replace(layer, weight=np.full_like(layer.weight, weight))
     assert explain(builder.finish(inner), "avx2")[1].choice.widened_every == interval
+
+
+@pytest.mark.parametrize(
+    ("size", "pixels", "tile"),
+    [((32, 32), 4, (1, 4)), ((14, 14), 4, (2, 2)), ((25, 5), 5, (1, 5)), ((7, 7), 8, (1, 7)), ((1, 1), 5, (1, 1))],
+)
+def test_tiles_compute_few_pixels_twice(size, pixels, tile):
+    found = Tile.of(*size, pixels)
+    assert (found.height, found.width) == tile
+    assert found.fits
 
 
 def test_largest_values_follow_clamps_and_halos():

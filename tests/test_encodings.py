@@ -101,6 +101,18 @@ def test_libraries_compute_what_their_programs_mean(target, tmp_path):
         require_equal(library, pixels[::-1])
 
 
+@pytest.mark.parametrize("target", HERE)
+def test_a_panel_without_any_block(target, tmp_path):
+    """Beside one of the largest weights, whose partial sums are widened every second step where they are narrow."""
+    builder = Builder(np.random.default_rng(0), (16, 5, 5), bits=7)
+    inner = builder.convolve(builder.input, 32)
+    weight = np.full((32, 16, 3, 3), 127, np.int8)
+    weight[:16] = 0
+    builder.operations[-1] = dataclasses.replace(builder.operations[-1], weight=weight, encoding="blocks")
+    (library,) = compile_batch([builder.finish_map(inner)], target, tmp_path)
+    require_equal(library, random_pixels(np.random.default_rng(0), library.program, 3))
+
+
 def test_the_search_computes_the_same():
     for program in encoded_programs():
         pixels = random_pixels(np.random.default_rng(1), program, 3)
