@@ -20,6 +20,10 @@ class NotingTimer(HostTimer):
             os.write(1, f"{rows[0].kernel}\n".encode())
             yield rows
 
+    def doubtful(self):
+        """None, so that a kernel is timed twice only where it was lost."""
+        return []
+
 
 if __name__ == "__main__":
     import automc.cost.measure
