@@ -1,4 +1,4 @@
-"""What each part of the agent adds: PPO with one part taken out, as searchers for `searchers.py` and `surrogate.py`.
+"""What each part of the agent adds: PPO with one part taken out, as searchers for `searchers.py`.
 
     python tests/benchmarks/searchers.py ppo ppo_without_agent ppo_without_neighbours ... [--seeds 3]
 
@@ -65,11 +65,9 @@ class WithoutStart(PPOAgent):
             super().run(evaluate)
 
 
-PARTS = {
-    "agent": WithoutAgent,
-    "neighbours": WithoutNeighbours,
-    "predictor": WithoutPredictor,
-    "start": WithoutStart,
-}
-for part, variant in PARTS.items():
-    register_searcher(f"ppo_without_{part}", variant)
+def register() -> None:
+    """Make the variants known by the names `ppo_without_agent`, `ppo_without_neighbours` and so on."""
+    register_searcher("ppo_without_agent", WithoutAgent)
+    register_searcher("ppo_without_neighbours", WithoutNeighbours)
+    register_searcher("ppo_without_predictor", WithoutPredictor)
+    register_searcher("ppo_without_start", WithoutStart)

@@ -6,7 +6,7 @@
 A study of more trials holds those of fewer, as no searcher knows how many there will be. Finished studies stand in
 FOLDER/searchers.log, where a killed run goes on; `--again` repeats them, for a searcher that has changed, and the last
 one counts. `--print` prints the table and draws FOLDER/searchers.png; `--confirm` evaluates for real what each of the
-first two studies of a searcher found best in 200 trials.
+first two studies of a searcher found best in 200 trials. The agent's variants of `ablation.py` are searchers here, too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import ablation
 import numpy as np
 import torch
 from surrogate import FOLDER, LOG_NAME, Surrogate, open_problem, search
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--confirm", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    ablation.register()
     if not options.print:
         problem = open_problem(options.budget)
         header = {"policies": sha256_of(FOLDER / LOG_NAME), "budget": options.budget}
