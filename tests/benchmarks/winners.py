@@ -1,21 +1,34 @@
 """What searchers' winners are worth: the best trial of each study of a run, prepared anew, on images that it never saw.
 
-    python tests/benchmarks/winners.py RUN [RUN ...]
+    python tests/benchmarks/winners.py RUN [RUN ...] [--out FOLDER]
 
 A study's reward is of the search images and of the run's fidelity, and the best of many owes a part of it to luck. Here
 each winner is prepared sequentially, as for delivery, and judged on the selection images; a line a searcher, with
-interquartile means and bootstrap intervals over seeds. Answers stand in RUN/winners.log, where a killed run goes on.
+interquartile means and bootstrap intervals over seeds. Runs of one environment under one limit are one task. Answers
+stand in RUN/winners.log, where a killed run goes on; FOLDER gets a line a study, and a figure.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
+import matplotlib
 
-from automc.analysis.stats import Interval, interquartile_interval, probability_of_improvement
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from automc.analysis.stats import (
+    Interval,
+    anytime_best,
+    interquartile_band,
+    interquartile_interval,
+    probability_of_improvement,
+)
 from automc.commands.specs import open_problem
 from automc.environment.evaluator import Evaluator
 from automc.network.resources import take_threads
@@ -23,25 +36,34 @@ from automc.search.identity import read_identity
 from automc.search.log import Record, RecordLog
 from automc.search.trials import LOG_NAME, Trial, read_log
 
+LIMITS = "goal.limits."
+MARKS = (10, 50, 100, 200)
 AGENT = "ppo"  # whose chances against each other searcher are printed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--out", type=Path, metavar="FOLDER")
+    options = parser.parse_args()
     take_threads(1)
     found: dict[str, list[Record]] = defaultdict(list)
-    for run in parser.parse_args().runs:
+    for run in options.runs:
         for record in judged(run):
-            found[record["environment"]].append(record)
-    for environment, records in found.items():
-        report(environment, records)
+            found[record["task"]].append(record)
+    for task, records in found.items():
+        report(task, records)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write(found, options.out / "winners.csv")
+        draw(found, options.out / "winners.png")
 
 
 def judged(run: Path) -> list[Record]:
     """A record for each study of the run: its best reward, and the winner's quality on the selection images."""
     identity = read_identity(run)
     weights = identity["weights"]
+    limits = [each.removeprefix(LIMITS) for each in identity["overrides"] if each.startswith(LIMITS)]
     evaluators: dict[str, Evaluator] = {}
     with RecordLog(run / "winners.log", {"overrides": identity["overrides"], "weights": weights}, print) as log:
         known = {(record["environment"], record["policy"]): record["quality"] for record in log.records}
@@ -56,8 +78,10 @@ def judged(run: Path) -> list[Record]:
                     evaluators[name] = Evaluator(problem, "sequential")
                 known[key] = evaluators[name].evaluate(best.policy, "selection").quality
                 log.write({"environment": name, "policy": key[1], "quality": known[key]})
-            study = {"searcher": header["searcher"], "seed": header["seed"], "trials": len(trials)}
-            records.append({"environment": name, **study, "reward": best.reward, "quality": known[key]})
+            curve = anytime_best(np.array([trial.reward if trial.complete else np.nan for trial in trials]))
+            study = {"searcher": header["searcher"], "seed": header["seed"], "curve": curve}
+            task = ", ".join([name, *limits])
+            records.append({"task": task, **study, "reward": best.reward, "quality": known[key]})
             print(f"{path.parent}: {best.reward:.4f} by {len(trials)} trials, {known[key]:.4f} in the end", flush=True)
     return records
 
@@ -66,17 +90,57 @@ def _complete(trial: Trial) -> bool:
     return trial.complete
 
 
-def report(environment: str, records: list[Record]) -> None:
-    """Print the table of one environment, the best searcher in the end first."""
-    of: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        of[record["searcher"]].append(record)
-    print(f"\n{environment}\n\n| searcher | seeds | reward | in the end | {AGENT} wins, reward | in the end |")
+def report(task: str, records: list[Record]) -> None:
+    """Print the table of one task, the best searcher in the end first."""
+    of = _by_searcher(records)
+    print(f"\n{task}\n\n| searcher | seeds | reward | in the end | {AGENT} wins, reward | in the end |")
     print("|---" * 6 + "|")
     for name in sorted(of, key=lambda name: -_interval(of[name], "quality").estimate):
         chances = [_chance(of.get(AGENT, []), of[name], figure) for figure in ("reward", "quality")]
         cells = [_cell(_interval(of[name], figure)) for figure in ("reward", "quality")]
         print(f"| {name} | {len(of[name])} | {' | '.join(cells)} | {' | '.join(chances)} |")
+
+
+def write(found: Mapping[str, list[Record]], path: Path) -> None:
+    """A row for each study: its best reward after so many trials, and what its winner is worth."""
+    rows = [
+        {
+            **{name: record[name] for name in ("task", "searcher", "seed")},
+            **{f"reward_after_{mark}": float(record["curve"][:mark][-1]) for mark in MARKS},
+            "quality_in_the_end": record["quality"],
+        }
+        for records in found.values()
+        for record in records
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def draw(found: Mapping[str, list[Record]], path: Path) -> None:
+    """The best reward so far of every searcher, a panel for each task."""
+    figure, panels = plt.subplots(1, len(found), figsize=(4.5 * len(found), 3.6), squeeze=False, layout="constrained")
+    colours = {
+        name: f"C{number}"
+        for number, name in enumerate(sorted({r["searcher"] for each in found.values() for r in each}))
+    }
+    for axes, (task, records) in zip(panels[0], found.items(), strict=True):
+        of = _by_searcher(records)
+        for name in sorted(of):
+            longest = max(len(record["curve"]) for record in of[name])
+            curves = [np.pad(record["curve"], (0, longest - len(record["curve"])), "edge") for record in of[name]]
+            middle, lower, upper = interquartile_band(np.array(curves), np.random.default_rng(0))
+            trials = np.arange(1, longest + 1)
+            axes.plot(trials, middle, color=colours[name], label=f"{name} ({len(curves)})")
+            axes.fill_between(trials, lower, upper, color=colours[name], alpha=0.2, linewidth=0)
+        axes.set(xscale="log", xlabel="trials", ylabel="best reward so far", title=task)
+        axes.legend(fontsize=7, title="searcher (seeds)", title_fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+def _by_searcher(records: list[Record]) -> dict[str, list[Record]]:
+    of: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        of[record["searcher"]].append(record)
+    return of
 
 
 def _scores(records: list[Record], figure: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
