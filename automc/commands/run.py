@@ -173,14 +173,14 @@ def _summary(result: Result) -> list[str]:
     """The rows that a reader compares, as plain lines."""
     lines = [
         f"{result.environment}: {result.goal}",
-        f"{'':24s} {f'test {result.metric.title}':>13s} {'predicted':>12s} {'measured':>12s} {'weights':>10s}",
+        f"{'':26s} {f'test {result.metric.title}':>13s} {'predicted':>12s} {'measured':>12s} {'weights':>10s}",
     ]
     for row in result.rows:
         predicted = "-" if row.latency_ms is None else f"{row.latency_ms:.4f} ms"
         measured = "-" if row.measured is None else f"{row.measured.median_ms:.4f} ms"
         size = f"{row.size_bytes / 1000:.1f} kB"
         lines.append(
-            f"{row.label:24s} {result.metric.show(row.quality):>13s} {predicted:>12s} {measured:>12s} {size:>10s}"
+            f"{row.label:26s} {result.metric.show(row.quality):>13s} {predicted:>12s} {measured:>12s} {size:>10s}"
         )
     found = result.verification
     lines.append(f"verified: {found.images} images, {found.different_logits} of {found.logits} output values differ")
