@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automc import catalog
+from automc.catalog import find
 from automc.commands.console import say
 from automc.errors import InputError
 
@@ -28,7 +28,7 @@ def energy_command(
     if out is not None and table is None:
         raise InputError("--out writes the table of --table with its energy model put in proportion; name that table")
     opened = open_artifact(artifact)
-    known = None if table is None else read_table(catalog.find("latency_tables", table))
+    known = None if table is None else read_table(find("latency_tables", table))
     modelled = None if known is None else modelled_energy(opened.program(), known)
     if known is not None and known.energy is not None and modelled is not None:
         say(f"model      {modelled[0]}; {known.energy.source}")

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automc import catalog
+from automc.catalog import Kind, entries, find
 from automc.commands.console import note, say
 from automc.errors import AutomcError, ConfigError, NameNotFound
 from automc.files import cache_directory, closest, first_line
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from automc.environment.problem import Problem
 
 _TRIED_POLICIES = 5
-_KINDS: tuple[catalog.Kind, ...] = ("envs", "search_spaces", "latency_tables", "experiments")
-_MODELS: dict[catalog.Kind, type[EnvironmentSpec | SearchSpaceSpec | ExperimentSpec]] = {
+_KINDS: tuple[Kind, ...] = ("envs", "search_spaces", "latency_tables", "experiments")
+_MODELS: dict[Kind, type[EnvironmentSpec | SearchSpaceSpec | ExperimentSpec]] = {
     "envs": EnvironmentSpec,
     "search_spaces": SearchSpaceSpec,
     "experiments": ExperimentSpec,
@@ -53,9 +53,9 @@ def list_command(what: str, clear: bool) -> None:
         raise NameNotFound(f"automc list {what}: no such kind{closest(what, known)} (known: {', '.join(known)})")
 
 
-def _files(kind: catalog.Kind) -> list[str]:
+def _files(kind: Kind) -> list[str]:
     lines = []
-    for name, path in catalog.entries(kind).items():
+    for name, path in entries(kind).items():
         model = _MODELS.get(kind)
         try:
             described = str(path) if model is None else " ".join(read_spec(model, path).description.split())
@@ -68,12 +68,12 @@ def _files(kind: catalog.Kind) -> list[str]:
 def _networks() -> list[str]:
     from automc.network.zoo import network_names, zoo
 
-    entries = zoo()
+    networks = zoo()
 
     def state(name: str) -> str:
-        if name not in entries:
+        if name not in networks:
             return "registered by a plugin"
-        return f"{entries[name].title} ({' x '.join(map(str, entries[name].shape))})"
+        return f"{networks[name].title} ({' x '.join(map(str, networks[name].shape))})"
 
     return [f"{name:24s} {state(name)}" for name in network_names()]
 
@@ -157,7 +157,7 @@ def _cache(clear: bool) -> list[str]:
 
 def check_command(names: list[str]) -> None:
     """Read every named file, or all, and print every fault. Raises `ConfigError` at the end if there were any."""
-    files = [(kind, name, path) for kind in _KINDS for name, path in catalog.entries(kind).items()]
+    files = [(kind, name, path) for kind in _KINDS for name, path in entries(kind).items()]
     known = [name for _, name, _ in files]
     for name in names:
         if name not in known and not Path(name).is_file():
@@ -175,14 +175,14 @@ def check_command(names: list[str]) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def _kind_of(path: Path) -> catalog.Kind:
+def _kind_of(path: Path) -> Kind:
     for kind in _KINDS:
         if path.resolve().parent.name == kind:
             return kind
     raise ConfigError(f"{path}: files are told apart by their folder, which must be one of {', '.join(_KINDS)}")
 
 
-def _check(kind: catalog.Kind, path: Path) -> None:
+def _check(kind: Kind, path: Path) -> None:
     match kind:
         case "envs":
             _check_environment(read_spec(EnvironmentSpec, path), path)
@@ -203,11 +203,11 @@ def _check_environment(spec: EnvironmentSpec, path: Path) -> None:
 
     find_network(spec.network)
     find_metric(spec.metric)
-    catalog.find("search_spaces", spec.search_space)
+    find("search_spaces", spec.search_space)
     if spec.data.folder is None:
         find_dataset(spec.data.name)
     if spec.device != "host":
-        catalog.find("latency_tables", spec.device)
+        find("latency_tables", spec.device)
     if spec.weights is not None and not (path.parent / spec.weights).is_file():
         raise ConfigError(f"{path}: weights: there is no file {path.parent / spec.weights}")
 
@@ -216,7 +216,7 @@ def _check_experiment(spec: ExperimentSpec) -> None:
     from automc.search.searchers import check_settings
 
     for name in spec.envs:
-        catalog.find("envs", name)
+        find("envs", name)
     for searcher in spec.searchers:
         check_settings(searcher.name, searcher.settings)
 

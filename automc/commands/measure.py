@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automc import catalog
+from automc.catalog import find
 from automc.commands.console import note, say
 from automc.commands.specs import read_environment
 from automc.errors import InputError
@@ -61,7 +61,7 @@ def _needs(names: list[str]) -> list[Need]:
     needs = []
     for name in names:
         spec, file = read_environment(name)
-        space = read_spec(SearchSpaceSpec, catalog.find("search_spaces", spec.search_space))
+        space = read_spec(SearchSpaceSpec, find("search_spaces", spec.search_space))
         dataset = open_dataset(spec, file)
         _, height, width, channels = dataset.train.pixels.shape
         module = build_network(spec.network, len(dataset.classes), channels)

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automc import catalog
+from automc.catalog import entries, find
 from automc.commands.console import Meter, note, say
 from automc.commands.plugins import import_plugins
 from automc.commands.specs import open_problem, read_environment
@@ -103,7 +103,7 @@ def _specification(
     name: str, overrides: tuple[str, ...], searcher: str | None, trials: int | None, seed: int | None
 ) -> tuple[ExperimentSpec, tuple[str, ...]]:
     """The experiment of that name, or one of an environment and one searcher; and the environments' overrides."""
-    if name in catalog.entries("experiments"):
+    if name in entries("experiments"):
         if searcher is not None:
             raise ConfigError(
                 f"--searcher is for an environment, and {name} is an experiment, which names its own: "
@@ -112,9 +112,9 @@ def _specification(
         inner = tuple(text.removeprefix(_OF_ENVIRONMENT) for text in overrides if text.startswith(_OF_ENVIRONMENT))
         outer = tuple(text for text in overrides if not text.startswith(_OF_ENVIRONMENT))
         asked = (() if trials is None else (f"trials={trials}",)) + (() if seed is None else (f"seeds=[{seed}]",))
-        return read_spec(ExperimentSpec, catalog.find("experiments", name), outer + asked), inner
-    if name not in catalog.entries("envs"):
-        known = [*catalog.entries("experiments"), *catalog.entries("envs")]
+        return read_spec(ExperimentSpec, find("experiments", name), outer + asked), inner
+    if name not in entries("envs"):
+        known = [*entries("experiments"), *entries("envs")]
         raise NameNotFound(f"no '{name}' in experiments/ or envs/{closest(name, known)} (known: {', '.join(known)})")
     spec, _ = read_environment(name, overrides)
     experiment = ExperimentSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automc import catalog
+from automc.catalog import find
 from automc.commands.console import note
 from automc.schema import EnvironmentSpec, read_spec
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def read_environment(name: str, overrides: tuple[str, ...] = ()) -> tuple[EnvironmentSpec, Path]:
     """An environment's specification with the overrides laid over it, and its file."""
-    path = catalog.find("envs", name)
+    path = find("envs", name)
     return read_spec(EnvironmentSpec, path, overrides), path
 
 

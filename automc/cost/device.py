@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from automc import catalog
+from automc.catalog import find
 from automc.compiler.emit import emit_source
 from automc.compiler.lowering import lower
 from automc.compiler.targets import find_target, host_target
@@ -29,7 +29,7 @@ def open_device(
     Raises `NameNotFound`, `TableError`, `CompileError`, `RunnerError`.
     """
     if device != HOST:
-        return read_table(catalog.find("latency_tables", device))
+        return read_table(find("latency_tables", device))
     if not may_measure and not host_table(host_target(), needs).exists():
         raise TableError(
             f"{host_tables()} holds no table of this machine for these kernels; what was priced by one needs that very "

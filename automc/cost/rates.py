@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automc import catalog
+from automc.catalog import entries
 from automc.compiler.library import Library
 from automc.compression.operations import Convolve
 from automc.compression.program import Program
@@ -63,7 +63,7 @@ def rates(program: Program, table: LatencyTable | None, library: Library | None)
 
 def table_for(target: str) -> LatencyTable | None:
     """The first table in `latency_tables/` of a target's kernels, or nothing. Raises `TableError`."""
-    tables = (read_table(path) for path in catalog.entries("latency_tables").values())
+    tables = (read_table(path) for path in entries("latency_tables").values())
     return next((table for table in tables if table.header.target == target), None)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
-from automc import catalog
+from automc.catalog import entries
 from automc.compiler.processes import Limits, run_limited
 from automc.compression.program import Program
 from automc.cost.bench import build_batch_bench, kernels_of_program
@@ -170,7 +170,7 @@ def measure_device(
     A table of the device's name that is found elsewhere is where `path` begins. `cpu` names the processor of a new one.
     Raises `TableError` where the table is of another processor or target, otherwise as `fill`.
     """
-    known = path if path.exists() else catalog.entries("latency_tables").get(device, path)
+    known = path if path.exists() else entries("latency_tables").get(device, path)
     found = read_table(known) if known.exists() else None
     was = found.header.cpu if found else "unknown"
     simulated = found is not None and all(row.source == "simulated" for row in found.rows)

@@ -61,10 +61,8 @@ class Reference:
         self._pixels = _pixels(self._library)
         self._known_ms = known_ms
         self._waited = 0.0  # seconds
-        self._best = np.empty(
-            0
-        )  # of each window the fifth percentile: a virtual machine's clock makes lone samples short
-        self._middle = np.empty(0)  # and its median
+        # Of each window the fifth percentile, as a virtual machine's clock makes lone samples short, and the median.
+        self._best, self._middle = np.empty(0), np.empty(0)
         began = time.monotonic()
         self._moments: list[float] = (self._library.time(self._pixels, _WARM_UP) * 1e3).tolist()
         self._timed = time.monotonic() - began

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from automc import catalog
+from automc.catalog import find
 from automc.compression.policy import Policy
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import load_problem
@@ -102,5 +102,5 @@ def make_environment(name: str, weights: str | Path | None = None, overrides: tu
 
     `weights` replaces the file's weights; `overrides` are laid over it, as in `("data.search=100",)`.
     """
-    path = catalog.find("envs", name)
+    path = find("envs", name)
     return CompressionEnv(load_problem(read_spec(EnvironmentSpec, path, tuple(overrides)), path, weights))

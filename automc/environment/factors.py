@@ -94,9 +94,9 @@ class _Factor:
         self.positions = tuple(index for index, asked in enumerate(space.decisions) if _concerns(asked, part))
         self._asked = [space.decisions[position] for position in self.positions]
         self._forced = [(decision, decision.choices[0]) for decision in space.forced if _concerns(decision, part)]
-        sizes = [len(asked.choices) for asked in self._asked]
-        self.size = math.prod(sizes)
-        self.strides = [math.prod(sizes[index + 1 :]) for index in range(len(sizes))]
+        self._sizes = [len(asked.choices) for asked in self._asked]
+        self.size = math.prod(self._sizes)
+        self.strides = [math.prod(self._sizes[index + 1 :]) for index in range(len(self._sizes))]
         self._own = _picker(self.positions)
         self._known: dict[Choices, Price] = {}
 
@@ -110,19 +110,18 @@ class _Factor:
         """`n x len(COSTS)`, of `n x decisions` choices; each different choice of this part's own is looked up once."""
         own = choices[:, self.positions]
         code, values = np.zeros(len(own), np.int64), 1
-        for column, asked in zip(own.T, self._asked, strict=True):
-            if values * len(asked.choices) >= 1 << 62:
+        for column, size in zip(own.T, self._sizes, strict=True):
+            if values * size >= 1 << 62:
                 code = np.unique(code, return_inverse=True)[1]
                 values = len(own)
-            code, values = code * len(asked.choices) + column, values * len(asked.choices)
+            code, values = code * size + column, values * size
         _, first, which = np.unique(code, return_index=True, return_inverse=True)
         return self._vectors(map(tuple, own[first].tolist()))[which]
 
     @cached_property
     def table(self) -> NDArray[np.float64]:
         """All prices: an axis for each of `positions`, and `len(COSTS)`."""
-        sizes = [len(asked.choices) for asked in self._asked]
-        return self._vectors(product(*map(range, sizes))).reshape(*sizes, len(COSTS))
+        return self._vectors(product(*map(range, self._sizes))).reshape(*self._sizes, len(COSTS))
 
     def _vectors(self, rows: Iterable[Choices]) -> NDArray[np.float64]:
         return _vectors(self._known.get(own) or self._learn(own) for own in rows)

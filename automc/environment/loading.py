@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from automc import catalog
+from automc.catalog import find
 from automc.compiler.targets import find_target, runs_here
 from automc.compression.prepare import Preparation
 from automc.cost.device import open_device
@@ -102,7 +102,7 @@ def build_problem(
     `report` is told when the host is measured, if it `may_measure` it. Raises as `load_problem`.
     """
     module = copy.deepcopy(module).cpu().float().eval()
-    space = space or read_spec(SearchSpaceSpec, catalog.find("search_spaces", spec.search_space))
+    space = space or read_spec(SearchSpaceSpec, find("search_spaces", spec.search_space))
     splits = _splits(spec, dataset)
     _check_metric(spec, splits)
     _, height, width, channels = dataset.train.pixels.shape

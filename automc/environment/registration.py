@@ -22,9 +22,9 @@ def register_environments() -> None:
 def _register() -> None:
     import gymnasium
 
-    from automc import catalog
+    from automc.catalog import entries
 
-    for name in catalog.entries("envs"):
+    for name in entries("envs"):
         gymnasium.register(
             f"automc/{name}-v0", "automc.environment.environment:make_environment", kwargs={"name": name}
         )

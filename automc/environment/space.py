@@ -145,6 +145,10 @@ class SearchSpace:
         rows[np.arange(len(owners)), owners] = indices
         return rows
 
+    def by_decision(self, values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """One number for each of `moves`, as an array for each decision."""
+        return np.split(values, np.flatnonzero(np.diff(self.moves[0])) + 1)
+
     def policy(self, choices: Sequence[int]) -> Policy:
         """The normalised policy of one index into `choices` for each decision.
 

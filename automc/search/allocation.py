@@ -47,7 +47,7 @@ class _Costs:
     """Every limited cost of a policy as a share of what is allowed."""
 
     def __init__(self, problem: Problem, share: float) -> None:
-        self._problem = problem
+        self._problem, self.space = problem, problem.space
         self._allowed = {metric: limit * share for metric, limit in problem.limits.costs.items()}
 
     def loads(self, choices: Choices) -> Floats:
@@ -61,7 +61,7 @@ class _Costs:
 
     def changes(self, choices: Choices) -> Floats:
         """`moves x limits`: by how much each load grows where one decision changes (see `SearchSpace.moves`)."""
-        rows = self._problem.space.moved(choices)
+        rows = self.space.moved(choices)
         changes: Floats = self._problem.costs_of(rows) / [*self._allowed.values()] - self.loads(choices)
         return changes
 
@@ -83,10 +83,6 @@ class _Losses:
         changes: Floats = self._flat - self._flat[self._begins + choices][self.owners]
         return changes
 
-    def split(self, moves: Floats) -> list[Floats]:
-        """What belongs to the moves of each decision."""
-        return np.split(moves, self._begins[1:])
-
     def moved(self, choices: Choices, move: int) -> Choices:
         return replaced(choices, int(self.owners[move]), int(self.indices[move]))
 
@@ -96,7 +92,7 @@ def _solve(losses: _Losses, costs: _Costs, around: Choices, weights: Floats) -> 
 
     Loads are rounded to the nearest unit, so the solution may exceed the limits by a little.
     """
-    changes = losses.split(costs.changes(around) @ weights)
+    changes = costs.space.by_decision(costs.changes(around) @ weights)
     least = sum(change.min() for change in changes)
     left = float(weights @ (1 - costs.loads(around))) - least
     if left <= 0:

@@ -108,7 +108,7 @@ class Imagination:
         leads to, until nothing better is found."""
         best = self._best(share)
         _, gains = self._changes(best)
-        lost = np.split(-gains, np.flatnonzero(np.diff(self._problem.space.moves[0])) + 1)
+        lost = self._problem.space.by_decision(-gains)
         self.remember(_rows([allocate(self._problem, lost, share, best)]))
         best = self._best(share)
         for _ in range(_ROUNDS):

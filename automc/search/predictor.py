@@ -48,18 +48,14 @@ class Predictor:
         self._rows: list[tuple[int, ...]] = []
         self._errors: list[float] = []
         self._lost: list[float] = []
-        self._forget()
-
-    def _forget(self) -> None:
-        for name in ("_known", "_error", "_remainder", "_price"):
-            self.__dict__.pop(name, None)
 
     def observe(self, choices: Sequence[int], error: float, lost: float) -> None:
         """A trial of `choices` was seen to have a logit error, and to lose so much of quality."""
         self._rows.append(tuple(choices))
         self._errors.append(max(error, 1e-12))
         self._lost.append(lost)
-        self._forget()
+        for fitted in ("_known", "_error", "_remainder", "_price"):
+            self.__dict__.pop(fitted, None)
 
     def error(self, rows: Rows) -> tuple[Floats, Floats]:
         """What error is expected of each of `n` choices, and its standard deviation, each `n`."""

@@ -34,7 +34,7 @@ from automc.environment.evaluator import Evaluator
 from automc.network.resources import take_threads
 from automc.search.identity import read_identity
 from automc.search.log import Record, RecordLog
-from automc.search.trials import LOG_NAME, Trial, read_log
+from automc.search.trials import LOG_NAME, read_log
 
 LIMITS = "goal.limits."
 MARKS = (10, 50, 100, 200)
@@ -70,7 +70,8 @@ def judged(run: Path) -> list[Record]:
         records = []
         for path in sorted(run.glob(f"*/*-*/{LOG_NAME}")):
             header, trials = read_log(path)
-            name, best = header["environment"], max(filter(_complete, trials), key=lambda trial: trial.reward)
+            name = header["environment"]
+            best = max((trial for trial in trials if trial.complete), key=lambda trial: trial.reward)
             key = name, best.policy.fingerprint()
             if key not in known:
                 if name not in evaluators:
@@ -84,10 +85,6 @@ def judged(run: Path) -> list[Record]:
             records.append({"task": task, **study, "reward": best.reward, "quality": known[key]})
             print(f"{path.parent}: {best.reward:.4f} by {len(trials)} trials, {known[key]:.4f} in the end", flush=True)
     return records
-
-
-def _complete(trial: Trial) -> bool:
-    return trial.complete
 
 
 def report(task: str, records: list[Record]) -> None:
