@@ -17,6 +17,7 @@ from automc.analysis.narrative import method
 from automc.analysis.runs import Task
 from automc.choices import Codebook, LowRank
 from automc.compiler.artifact import compile_program, open_artifact
+from automc.compiler.targets import find_target, runs_here
 from automc.compiler.verify import Verification
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
@@ -63,7 +64,7 @@ def trained_module() -> nn.Module:
     return module
 
 
-def digits_problem(epochs: float = 0.0) -> Problem:
+def digits_problem(epochs: float = 0.0, target: str = "portable") -> Problem:
     torch.set_num_threads(1)
     dataset, module = load_dataset("digits"), trained_module()
     spec = EnvironmentSpec(
@@ -73,6 +74,7 @@ def digits_problem(epochs: float = 0.0) -> Problem:
         finetuning=FinetuningSpec(epochs=epochs, crop=0, flip=False, learning_rate=0.003),
     )
     table = macs_table(trace(module, (1, 8, 8), dataset.mean, dataset.std, "small"))
+    table = replace(table, header=replace(table.header, target=target))
     return build_problem("small", spec, module, dataset, space=JOINT, table=table)
 
 
@@ -261,6 +263,19 @@ def test_a_library_that_differs_is_a_failure_after_the_result_is_written(
     assert read_result(folder / "winner" / "result.json").verification.different_logits == 1
     with pytest.raises(VerificationError):  # read again, it is still a failure
         deliver(problem, folder, replace(SETTINGS, candidates=1))
+
+
+def test_a_winner_for_a_processor_that_is_not_here_is_verified_and_not_measured(tmp_path: Path) -> None:
+    pytest.importorskip("unicorn")
+    problem = digits_problem(target="rv64")
+    assert not runs_here(find_target("rv64"))
+    run_experiment(experiment("random"), tmp_path, lambda name: problem)
+    result = deliver(problem, tmp_path / "small", DeliverySettings(candidates=1, verified_images=3))
+    assert (result.verification.images, result.verification.different_logits) == (3, 0)
+    assert [row.measured for row in result.rows] == [None] * len(result.rows)
+    assert any("verified under emulation (unicorn sifive-u54)" in note for note in result.notes)
+    assert "not measured" in dict(method(Task("small", (), result, tmp_path)))["Latency"]
+    assert deliver(problem, tmp_path / "small", DeliverySettings(candidates=1, verified_images=3)) == result
 
 
 def test_a_run_without_a_complete_trial_delivers_nothing(tmp_path: Path) -> None:

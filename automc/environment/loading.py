@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automc.catalog import find
+from automc.compiler.emulators import first_available, remedy
+from automc.compiler.isa import Target
 from automc.compiler.targets import find_target, runs_here
 from automc.compression.prepare import Preparation
 from automc.cost.device import open_device
@@ -118,16 +120,14 @@ def build_problem(
     asked = SearchSpace(network, space, order, lambda policy: device().cost(policy).latency_ms)
     pricing = device()
     table = pricing.table
-    if spec.measure_every and not runs_here(find_target(table.header.target)):
-        raise ConfigError(
-            f"measure_every: this machine cannot run {table.header.target}, so it cannot time libraries for "
-            f"{table.header.device}; leave measure_every at 0, or search where that processor is"
-        )
-    if not runs_here(find_target(table.header.target)):
-        report(
-            f"{table.header.device} computes with {table.header.target}, which this machine cannot run: a search "
-            "works, but the winner's library cannot be verified and measured here"
-        )
+    target = find_target(table.header.target)
+    if not runs_here(target):
+        if spec.measure_every:
+            raise ConfigError(
+                f"measure_every: this machine cannot run {target.name}, so it cannot time libraries for "
+                f"{table.header.device}; leave measure_every at 0, or search where that processor is"
+            )
+        report(f"{table.header.device} computes with {target.name}, which this machine cannot run: {_far(target)}")
     problem = Problem(
         name=name,
         spec=spec,
@@ -137,7 +137,7 @@ def build_problem(
         splits=splits,
         space=asked,
         pricing=pricing,
-        target=table.header.target,
+        target=target.name,
         identity={
             "environment": _hash(spec.model_dump(mode="json", exclude=_NOT_IDENTITY)),
             "search_space": _hash(space.model_dump(mode="json", exclude={"description"})),
@@ -150,6 +150,14 @@ def build_problem(
     if problem.limits.hard:
         _ = problem.cheapest  # refuses a budget that nothing meets
     return problem
+
+
+def _far(target: Target) -> str:
+    """What a search for a processor that is not here can deliver."""
+    if first_available(target.machines):
+        return "the winner's library is verified under emulation, and not measured"
+    ways = remedy(target.machines) or "compile what it finds on a machine that can"
+    return f"a search works, but its winner cannot be verified here; to deliver it: {ways}"
 
 
 def calibration_pixels(spec: EnvironmentSpec, splits: Splits) -> NDArray[np.uint8]:

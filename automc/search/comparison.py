@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automc.compiler.artifact import Artifact
+from automc.compiler.targets import find_target, runs_here
 from automc.compression.operations import Convolve
 from automc.compression.policy import Policy
 from automc.compression.program import Program
@@ -83,8 +84,13 @@ def _found(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> list[Timing]:
-    """The libraries' latencies on this machine left alone, by the method that fills latency tables."""
+def _timings(problem: Problem, artifacts: Sequence[Artifact]) -> Sequence[Timing | None]:
+    """The libraries' latencies on this machine left alone, by the method that fills latency tables.
+
+    None of libraries for another processor than this machine's.
+    """
+    if not runs_here(find_target(problem.target)):
+        return [None] * len(artifacts)
     folder = cache_directory() / "reference" / problem.target
     reference = Reference(problem.target, folder, known_reference_ms(problem.pricing))
     ratios = [reference.time_whole(artifact.load()) for artifact in artifacts]
