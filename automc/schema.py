@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -13,14 +12,11 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from automc.choices import Bits, Choice, Ratio, Uniform
-from automc.errors import ConfigError
-from automc.files import closest, parse_yaml, yaml_lines
 
 CostMetric = Literal["latency_ms", "energy_mj", "size_bytes", "macs"]
 Fidelity = Literal["independent", "sequential"]
@@ -291,102 +287,3 @@ class ExperimentSpec(_Model):
         if isinstance(searchers, list):
             return [{"name": entry} if isinstance(entry, str) else entry for entry in searchers]
         return searchers
-
-
-Spec = TypeVar("Spec", bound=_Model)
-
-
-def read_spec(model: type[Spec], path: Path, overrides: tuple[str, ...] = ()) -> Spec:
-    """Read a YAML file as `model`, with `overrides` of the form `a.b=value` laid over it.
-
-    Raises `ConfigError` with all faults at once: file, line, field, what is allowed, the nearest name.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    content = parse_yaml(text, str(path))
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be a mapping of fields, as in 'name: value'")
-    for override in overrides:
-        _apply_override(content, override)
-    places = {place: f"{path}:{line}" for place, line in yaml_lines(text).items()}
-    for override in overrides:
-        laid: tuple[str | int, ...] = tuple(override.partition("=")[0].split("."))
-        below = {place: line for place, line in places.items() if place[: len(laid)] != laid}
-        places = below | {laid: f"override '{override}'"}
-    return make_spec(model, content, str(path), places)
-
-
-def make_spec(
-    model: type[Spec],
-    content: Mapping[str, Any],
-    source: str,
-    places: Mapping[tuple[str | int, ...], str] | None = None,
-) -> Spec:
-    """Plain data as `model`; `source` names it in errors, and `places` says where in it a field stands.
-
-    Raises `ConfigError` with all faults at once: where, field, what is allowed, the nearest name.
-    """
-    try:
-        return model.model_validate(dict(content))
-    except ValidationError as error:
-        faults = [_fault(model, dict(fault), source, places or {}) for fault in error.errors(include_url=False)]
-        raise ConfigError("\n".join(faults)) from error
-
-
-def _apply_override(content: dict[str, Any], override: str) -> None:
-    name, separator, text = override.partition("=")
-    if not separator or not name:
-        raise ConfigError(f"override '{override}': must have the form field.subfield=value")
-    *parents, last = name.split(".")
-    for parent in parents:
-        below = content.setdefault(parent, {})
-        if not isinstance(below, dict):
-            raise ConfigError(f"override '{override}': '{parent}' has no fields of its own")
-        content = below
-    content[last] = parse_yaml(text, f"override '{override}'")
-
-
-def _fault(
-    model: type[BaseModel], fault: dict[str, Any], source: str, places: Mapping[tuple[str | int, ...], str]
-) -> str:
-    location = tuple(fault["loc"])
-    # pydantic adds the tags of unions to a location; the file knows only keys and positions.
-    known = location
-    while known and known not in places:
-        known = known[:-1]
-    where = places.get(known, source)
-    field = ".".join(str(part) for part in location)
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        allowed = _fields_at(model, location[:-1])
-        return f"{where}: unknown field '{field}'{closest(str(location[-1]), allowed)} (allowed: {', '.join(allowed)})"
-    if fault["type"] == "missing":
-        return f"{where}: the field '{field}' is missing"
-    return f"{where}: {field}: {message}. Got {fault['input']!r} instead."
-
-
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """The names of the fields of the model that stands at `location` inside `model`."""
-    annotation: Any = model
-    for part in location:
-        models = _models_in(annotation)
-        if fields := [found.model_fields for found in models if part in found.model_fields]:
-            annotation = fields[0][str(part)].annotation
-        elif tagged := [found for found in models if _has_tag(found, part)]:
-            annotation = tagged[0]
-    models = _models_in(annotation)
-    return list(models[0].model_fields) if models else []
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that an annotation names, as those of a union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]
-
-
-def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
-    """Whether `tag` is how pydantic names this member of a union in a fault's location."""
-    return any(tag in getattr(field.annotation, "__args__", ()) for field in model.model_fields.values())

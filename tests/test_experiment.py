@@ -13,7 +13,8 @@ from automc.environment.evaluator import Evaluator
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
 from automc.errors import ConfigError, NameNotFound, RunMismatch
-from automc.schema import EnvironmentSpec, ExperimentSpec, SearcherSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import EnvironmentSpec, ExperimentSpec, SearcherSpec
 from automc.search.experiment import Member, members, run_experiment, study_header
 from automc.search.study import Progress
 from automc.search.trials import LOG_NAME, read_log

@@ -18,7 +18,8 @@ from automc.errors import ConfigError, NameNotFound, WeightsError
 from automc.network import datasets
 from automc.network.trace import trace
 from automc.network.zoo import build_network
-from automc.schema import EnvironmentSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import EnvironmentSpec
 from tests.problems import macs_table
 
 

@@ -11,7 +11,8 @@ from automc.cost.model import CostModel
 from automc.environment.space import MAX_CHOICES, SearchSpace
 from automc.environment.staircase import staircase
 from automc.errors import ConfigError
-from automc.schema import Pin, SearchSpaceSpec, make_spec
+from automc.reading import make_spec
+from automc.schema import Pin, SearchSpaceSpec
 from tests.cost_examples import residual_network
 from tests.problems import macs_table, tiny_network
 

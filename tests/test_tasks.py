@@ -20,6 +20,7 @@ from automc.network.datasets import Dataset, Images, load_dataset
 from automc.network.tasks import distillation, loss, pose
 from automc.network.trace import trace
 from automc.network.training import train
+from automc.reading import make_spec
 from automc.schema import (
     AnomalyTask,
     DenoiseTask,
@@ -28,7 +29,6 @@ from automc.schema import (
     SearcherSpec,
     TrainingSpec,
     UpscaleTask,
-    make_spec,
 )
 from automc.search.deliver import DeliverySettings, deliver
 from automc.search.experiment import run_experiment

@@ -13,7 +13,8 @@ from automc.catalog import Kind, entries, find
 from automc.commands.console import note, say
 from automc.errors import AutomcError, ConfigError, NameNotFound
 from automc.files import cache_directory, closest, first_line
-from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec
 
 if TYPE_CHECKING:
     from automc.environment.problem import Problem

@@ -9,7 +9,8 @@ from automc.catalog import find
 from automc.commands.console import note, say
 from automc.commands.specs import read_environment
 from automc.errors import InputError
-from automc.schema import SearchSpaceSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import SearchSpaceSpec
 
 if TYPE_CHECKING:
     from automc.cost.measure import Need

@@ -16,7 +16,8 @@ from automc.commands.plugins import import_plugins
 from automc.commands.specs import open_problem, read_environment
 from automc.errors import ConfigError, EvaluationFailed, NameNotFound
 from automc.files import closest
-from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec
 
 if TYPE_CHECKING:
     from automc.environment.problem import Problem

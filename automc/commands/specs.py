@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from automc.catalog import find
 from automc.commands.console import note
-from automc.schema import EnvironmentSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import EnvironmentSpec
 
 if TYPE_CHECKING:
     from automc.environment.problem import Problem

@@ -19,7 +19,8 @@ from automc.environment.observation import FEATURES, Observer
 from automc.environment.problem import Problem
 from automc.environment.walk import Walk
 from automc.errors import InvalidAction
-from automc.schema import EnvironmentSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import EnvironmentSpec
 
 
 class Answer(Protocol):

@@ -34,7 +34,8 @@ from automc.network.graph import Network
 from automc.network.tasks import pose
 from automc.network.trace import trace
 from automc.network.zoo import build_network, load_weights
-from automc.schema import EnvironmentSpec, SearchSpaceSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import EnvironmentSpec, SearchSpaceSpec
 
 Report = Callable[[str], None]
 

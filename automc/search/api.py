@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from automc.schema import CostMetric, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearchSpaceSpec, make_spec
+from automc.reading import make_spec
+from automc.schema import CostMetric, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearchSpaceSpec
 
 if TYPE_CHECKING:
     from torch import nn

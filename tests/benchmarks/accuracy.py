@@ -33,15 +33,8 @@ from automc.network.datasets import load_dataset
 from automc.network.graph import Network
 from automc.network.training import ask
 from automc.network.zoo import build_network, load_weights
-from automc.schema import (
-    DataSpec,
-    EnvironmentSpec,
-    FinetuningSpec,
-    GoalSpec,
-    SearcherSpec,
-    SearchSpaceSpec,
-    make_spec,
-)
+from automc.reading import make_spec
+from automc.schema import DataSpec, EnvironmentSpec, FinetuningSpec, GoalSpec, SearcherSpec, SearchSpaceSpec
 from automc.search.experiment import study_header
 from automc.search.searchers import build_searcher
 from automc.search.study import Progress, Study

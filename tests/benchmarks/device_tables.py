@@ -20,7 +20,8 @@ from automc.cost.simulate import CORES, empty_simulation, simulate
 from automc.cost.table import write_table
 from automc.network.trace import trace
 from automc.network.zoo import build_network
-from automc.schema import SearchSpaceSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import SearchSpaceSpec
 
 KERNELS_A_PROBE, PROBES_A_BATCH = 6, 6
 

@@ -21,7 +21,8 @@ from automc.cost.table import read_table
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import load_problem
 from automc.environment.problem import Problem
-from automc.schema import EnvironmentSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import EnvironmentSpec
 from automc.search.searchers import build_searcher
 from automc.search.study import Study
 

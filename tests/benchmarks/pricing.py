@@ -22,7 +22,8 @@ from automc.environment.factors import Factors
 from automc.environment.space import SearchSpace
 from automc.network.trace import trace
 from automc.network.zoo import build_network, zoo
-from automc.schema import SearchSpaceSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import SearchSpaceSpec
 
 POLICIES, ALONE, REPEATS = 10_000, 2_000, 5
 

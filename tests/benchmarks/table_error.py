@@ -42,7 +42,8 @@ from automc.files import write_atomic
 from automc.network.graph import Network
 from automc.network.trace import trace
 from automc.network.zoo import build_network, zoo
-from automc.schema import SearchSpaceSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import SearchSpaceSpec
 
 FIGURE = Path(__file__).with_suffix(".png")
 BATCH = 5  # policies that are compiled together

@@ -3,7 +3,8 @@
 import pytest
 
 from automc.errors import ConfigError
-from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec, read_spec
+from automc.reading import read_spec
+from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec
 
 ENVIRONMENT = """\
 description: a small one
@@ -45,7 +46,8 @@ def test_a_good_file_is_read_with_its_defaults(write):
         ("reward: amc", "reward: best", 7, "'amc', 'mnasnet', 'absolute' or 'fastest'"),
         ("latency_ms: 50%", "latency_ms: -1", 8, "must be a positive number, or a share"),
         ("latency_ms: 50%", "latency_ms: 50 %", 8, "must be a positive number, or a share"),
-        ("latency_ms: 50%", "latency: 50%", 9, "'latency_ms', 'energy_mj', 'size_bytes' or 'macs'"),
+        ("latency_ms: 50%", "latency: 50%", 9, "goal.limits.latency: Input should be 'latency_ms', 'energy_mj', "),
+        ("latency_ms: 50%", "latency: 50%", 9, "Got 'latency' instead. Did you mean 'latency_ms'?"),
     ],
 )
 def test_every_fault_names_its_line_and_what_is_allowed(write, old, new, line, message):
@@ -74,6 +76,8 @@ def test_overrides_lie_over_the_file(write):
     [
         ("data.search", "must have the form"),
         ("network.depth=3", "'network' has no fields"),
+        ("goal.limits.latency=3", "goal.limits.latency: Input .* Did you mean 'latency_ms'?"),
+        ("goal.reward=fast", "Did you mean 'fastest'?"),
         ("data.serach=3", "Did you mean 'search'?"),
         ("goal.limits=[", "override"),
         ("data.search=0", r"^override 'data.search=0': data.search: .*greater than or equal to 1. Got 0 instead"),
