@@ -50,7 +50,7 @@ def run(
         str | None, typer.Option(help="For an environment: who searches (automc list searchers); default: ppo.")
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many policies a study evaluates.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The study's seed; of an experiment, its only one.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The study's seed; of an experiment, its only one.")] = None,
     time: Annotated[str | None, typer.Option(help="Stop after this long, as in 90s, 10m or 2h.")] = None,
     only: Annotated[
         str | None, typer.Option(help="As K/N: only every N-th study from K on, for an array of jobs.")
@@ -200,7 +200,7 @@ def tune(
     overrides: Overrides = None,
     weights: Weights = None,
     epochs: Annotated[float, typer.Option(min=0, help="The budget of all trials together.")] = 20.0,
-    seed: Annotated[int, typer.Option(help="The search's seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
     out: Out = None,
     background: Annotated[
         bool, typer.Option(help="Go on in the background, whatever becomes of this terminal.")

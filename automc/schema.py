@@ -21,11 +21,12 @@ from automc.choices import Bits, Choice, Ratio, Uniform
 CostMetric = Literal["latency_ms", "energy_mj", "size_bytes", "macs"]
 Fidelity = Literal["independent", "sequential"]
 Removal = Literal["second_order", "magnitude", "batch_norm", "taylor"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
 _PERCENT = re.compile(r"^\d+(\.\d+)?%$")
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ClassifyTask(_Model):
@@ -74,7 +75,7 @@ class DataSpec(_Model):
     selection: Annotated[int, Field(ge=1)] = 1000
     calibration: Annotated[int, Field(ge=1)] = 512
     carve_from: Literal["train", "test"] = "train"
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("task", mode="before")
     @classmethod
@@ -138,7 +139,7 @@ class TrainingSpec(_Model):
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
     bfloat16: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 class FinetuningSpec(_Model):
@@ -161,7 +162,7 @@ class FinetuningSpec(_Model):
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.7  # the dense network's weight; the label has the rest
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
-    seed: int = 0
+    seed: Seed = 0
 
 
 class EnvironmentSpec(_Model):
@@ -277,9 +278,17 @@ class ExperimentSpec(_Model):
     description: str
     envs: Annotated[list[str], Field(min_length=1)]
     searchers: Annotated[list[SearcherSpec], Field(min_length=1)]
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     trials: Annotated[int, Field(ge=1)] = 200
     monitor: MonitorSpec | None = None
+
+    @field_validator("envs", "seeds")
+    @classmethod
+    def _once(cls, values: list[Any]) -> list[Any]:
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{value} stands twice; its studies would share their folders")
+        return values
 
     @field_validator("searchers", mode="before")
     @classmethod

@@ -63,6 +63,8 @@ def test_parts_of_an_experiment_make_the_whole(tmp_path: Path) -> None:
     for part in ("2/3", "1/3", "3/3"):
         run_experiment(SPEC, tmp_path / "parts", load, only=part)
     assert logs(tmp_path / "parts") == logs(tmp_path / "whole")
+    run_experiment(SPEC, tmp_path / "none", lambda name: pytest.fail("loaded"), only="5/5")  # of four studies
+    assert logs(tmp_path / "none") == {}
 
 
 def test_the_same_call_goes_on_where_it_was_stopped(tmp_path: Path) -> None:

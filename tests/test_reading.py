@@ -43,6 +43,8 @@ def test_a_good_file_is_read_with_its_defaults(write):
         ("network: resnet8\n", "", None, "the field 'network' is missing"),
         ("  search: 100", "  search: many", 5, "data.search: Input should be a valid integer"),
         ("  search: 100", "  search: 0", 5, "greater than or equal to 1. Got 0 instead."),
+        ("  search: 100", "  seed: -1", 5, "data.seed: Input should be greater than or equal to 0. Got -1 instead."),
+        ("reward: amc", "beta: 1e999", 7, "goal.beta: Input should be a finite number"),
         ("reward: amc", "reward: best", 7, "'amc', 'mnasnet', 'absolute' or 'fastest'"),
         ("latency_ms: 50%", "latency_ms: -1", 8, "must be a positive number, or a share"),
         ("latency_ms: 50%", "latency_ms: 50 %", 8, "must be a positive number, or a share"),
@@ -118,3 +120,12 @@ def test_choices_of_a_space_ascend(write):
 def test_methods_of_a_space_are_checked(write, methods, message):
     with pytest.raises(ConfigError, match=message):
         read_spec(SearchSpaceSpec, write(f"description: x\nmethods: {methods}\n"))
+
+
+@pytest.mark.parametrize("field", ["seeds: [0, 1, 0]", "envs: [one, one]"])
+def test_studies_of_an_experiment_cannot_share_a_folder(write, field):
+    text = {"description": "x", "envs": "[one]", "searchers": "[random]"}
+    name, _, value = field.partition(": ")
+    path = write("".join(f"{key}: {each}\n" for key, each in (text | {name: value}).items()))
+    with pytest.raises(ConfigError, match="stands twice; its studies would share their folders"):
+        read_spec(ExperimentSpec, path)

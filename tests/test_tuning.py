@@ -154,4 +154,8 @@ def test_weights_that_are_not_finite_end_with_their_reason(problem: Problem, tmp
 def test_a_budget_for_less_than_one_trial_is_refused(problem: Problem, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a budget of 12 epochs .* needs, which is 13"):
         tune(problem, Policy(), tmp_path, 12, report=quiet)
+    with pytest.raises(ConfigError, match=r"must be a number of epochs\. Got nan"):
+        tune(problem, Policy(), tmp_path, math.nan, report=quiet)
+    with pytest.raises(ConfigError, match=r"finetuning\.epochs must be greater than 0"):
+        tune(digits_problem(), Policy(), tmp_path, 12, report=quiet)
     assert not list(tmp_path.iterdir())

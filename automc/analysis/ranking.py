@@ -11,7 +11,7 @@ from automc.analysis.pareto import Floats, hypervolume
 from automc.analysis.runs import Study, Task
 from automc.analysis.stats import Interval, PairTest, compare_pairs, interquartile_interval
 
-AGENTS = ("ppo",)  # searchers that learn; the others are the baselines that they must beat
+AGENTS = ("ddpg", "ppo", "recurrent_ppo", "td3")  # they learn; the others are the baselines that they must beat
 
 
 @dataclass(frozen=True, eq=False)

@@ -124,6 +124,8 @@ def run_experiment(
     be picklable, as each process loads its own. `seconds` is for each study. Raises as `members` and `Study.run`.
     """
     chosen = members(spec, only)
+    if not chosen:  # a part of more parts than there are studies
+        return
     studies = min(workers, len(chosen))
     run = partial(
         _run_member,

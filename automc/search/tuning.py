@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,11 +64,15 @@ def tune(
     `folder` holds a checksummed line a length in `tuning.log`, the table of all in `tuning.txt`, and the best Program
     that was trained for the whole length. The same call goes on where it was stopped, with a larger budget, too.
 
-    Raises `ConfigError` where the budget does not reach for one trial, `RunMismatch` where `folder` holds another
-    tuning, otherwise as `RecordLog`.
+    Raises `ConfigError` where the budget does not reach for one trial or has no end, `RunMismatch` where `folder` holds
+    another tuning, otherwise as `RecordLog`.
     """
     recipe = problem.spec.finetuning
+    if recipe.epochs == 0:
+        raise ConfigError("finetuning.epochs must be greater than 0 to be tuned. Got 0 instead.")
     lengths = [recipe.epochs / _FACTOR**power for power in reversed(range(_LENGTHS))]
+    if not math.isfinite(epochs):
+        raise ConfigError(f"the budget must be a number of epochs. Got {epochs} instead.")
     if epochs < sum(lengths):
         raise ConfigError(
             f"a budget of {epochs:g} epochs is less than one trial of {recipe.epochs:g} epochs needs, which is "

@@ -31,7 +31,7 @@ class Evaluate:
 class Settings(BaseModel):
     """What a user may set of a searcher; each searcher that has settings extends it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def hashes(self) -> dict[str, str]:
         """The SHA-256 of every file that these settings name, by setting: with others it is another study."""
