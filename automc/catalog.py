@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from automc.errors import NameNotFound
+from automc.errors import ConfigError, NameNotFound
 from automc.files import closest
 
 Kind = Literal["envs", "search_spaces", "latency_tables", "experiments"]
 
 _SUFFIX: dict[Kind, str] = {"envs": ".yaml", "search_spaces": ".yaml", "latency_tables": ".csv", "experiments": ".yaml"}
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def own_folder() -> Path:
@@ -42,9 +42,18 @@ def entries(kind: Kind) -> dict[str, Path]:
     known: dict[str, Path] = {}
     for root in roots():
         for path in sorted((root / kind).glob(f"*{_SUFFIX[kind]}")):
-            if _NAME.match(path.stem):
+            if _NAME.fullmatch(path.stem):
                 known.setdefault(path.stem, path)
     return dict(sorted(known.items()))
+
+
+def require_name(name: str) -> None:
+    """Raise `ConfigError` where no file of the four folders could have this name."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot be the name of a file: it must begin with a letter or a digit, and have no others but "
+            "letters, digits, '_', '.' and '-'"
+        )
 
 
 def find(kind: Kind, name: str) -> Path:

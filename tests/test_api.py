@@ -57,6 +57,11 @@ def test_a_search_delivers_and_is_not_mixed_with_another(search, tmp_path):
     assert json.loads((tmp_path / "runs/search/run.json").read_text())["searcher"] == "random"
 
 
+def test_images_that_are_held_out_do_not_calibrate(search):
+    result = search(carve_from="train", search_images=400, selection_images=400, trials=1)
+    assert (result.splits.train, result.splits.carved_from) == (497, "train")
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [

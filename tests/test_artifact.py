@@ -100,6 +100,12 @@ def test_compiling_is_deterministic(artifact, program, tmp_path):
     assert again.manifest["files"] == artifact.manifest["files"]
 
 
+def test_a_library_without_threads_leaves_no_pool_of_one_before(program, copied):
+    (copied / "pool.c").write_text("of a library with threads")
+    compile_program(program, "portable", copied)
+    assert not (copied / "pool.c").exists()
+
+
 def test_another_program_in_the_same_place_is_loaded_afresh(tmp_path):
     for seed in (1, 2):
         program = random_program(np.random.default_rng(seed), steps=1)

@@ -17,6 +17,7 @@ from automc.environment.quality import _REGISTRY
 from automc.errors import NameNotFound
 from automc.network.trace import trace
 from automc.network.zoo import build_network
+from automc.search.identity import identify
 from tests.problems import macs_table
 
 
@@ -85,10 +86,16 @@ print(sorted({"torch", "gymnasium", "numpy", "pydantic", "optuna"} & set(sys.mod
         (("data", "put", "cifar10"), "the only action is 'get'"),
         (("measure", "resnet8_digits", "--target", "avx3"), "Did you mean 'avx2'?"),
         (("measure", "resnet8_digits", "--device", "pi4"), "--runner 'scp {program} pi4:bench && ssh pi4 ./bench'"),
+        (
+            ("measure", "resnet8_digits", "--device", "my pi", "--target", "neon", "--runner", "{program}"),
+            "'my pi' cannot be the name of a file",
+        ),
+        (("bench", "nowhere", "--device", "../pi4"), "'../pi4' cannot be the name of a file"),
         (("energy", "nowhere", "--trace", "meter.csv"), "--trace and --inferences go together"),
         (("energy", "nowhere", "--out", "board.csv"), "name that table"),
         (("energy", "nowhere"), "nowhere"),
         (("--plugin", "no_such_module", "list"), "no such module"),
+        (("--plugin", "no_such.module", "list"), "no such module"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -132,6 +139,16 @@ def test_check_names_every_faulty_file(automc, tmp_path):
     assert "envs/one.yaml" in errors
     assert "envs/two.yaml:2:1" in errors
     assert "envs/resnet8_digits: good" in output
+
+
+def test_check_refuses_what_a_run_would_refuse(automc, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.yaml").write_text(
+        "description: x\nenvs: [resnet8_digits]\nsearchers: [random, random]\n"
+    )
+    code, _, errors = automc("check", "mine")
+    assert "'random' appears twice" in errors
+    assert code == 2
 
 
 @pytest.mark.parametrize(
@@ -222,6 +239,15 @@ def test_a_study_in_a_process_of_its_own_imports_the_plugins(automc, tmp_path):
     assert sys.modules.pop("their_plugin").__file__ == str(tmp_path / "their_plugin.py")
 
 
+def test_a_run_from_python_says_why_it_cannot_be_explained(automc, tmp_path):
+    (tmp_path / "mine" / "model" / "winner").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "winner" / "result.json").write_text("{}")
+    identify(tmp_path / "mine", {"problem": "0", "searcher": "ppo", "seed": 0})
+    code, _, errors = automc("explain", "mine")
+    assert "was searched from Python" in errors
+    assert code == 2
+
+
 def test_ctrl_c_says_that_nothing_is_lost(automc, monkeypatch):
     def interrupted(what, clear):
         raise KeyboardInterrupt
@@ -239,13 +265,20 @@ def test_a_stopped_run_keeps_its_best_policies_first(automc, tmp_path, monkeypat
     network = trace(build_network("resnet8", 10, 1), (1, 8, 8), (0.3,), (0.4,), "resnet8")
     write_table(macs_table(network), tmp_path / "latency_tables" / "test_table.csv")
     kept = []
+    log = tmp_path / "mine" / "resnet8_digits" / "random-0" / "trials.log"
 
     def stopped(*arguments, **named):
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr("automc.search.experiment.run_experiment", stopped)
     monkeypatch.setattr("automc.search.anytime.keep_best", lambda problem, folder, report: kept.append(folder))
-    code, _, errors = automc("run", "resnet8_digits", "device=test_table", "--searcher", "random", "--out", "mine")
+    command = ("run", "resnet8_digits", "device=test_table", "--searcher", "random", "--out", "mine")
+    code, _, errors = automc(*command)
+    assert (code, kept) == (130, [])
+    assert "compiling" not in errors, "there is nothing to keep before the first study begins"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"")
+    code, _, errors = automc(*command)
     assert code == 130
     assert kept == [Path("mine", "resnet8_digits")]
     assert "compiling the best policies so far" in errors

@@ -363,6 +363,12 @@ def test_torch_datasets_that_do_not_fit(bad: Any, words: str) -> None:
         from_torch("mine", [GOOD, bad], [GOOD], classes=["a", "b"])
 
 
+@pytest.mark.parametrize("given", [{"mean": (0.4,)}, {"std": (0.2, 0.2)}])
+def test_a_normalisation_needs_a_value_for_each_channel(given: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(DataError, match=r"mine: (mean|std) must have a value for each of 3 channels"):
+        from_torch("mine", [GOOD], [GOOD], **given)
+
+
 def test_empty_torch_dataset() -> None:
     with pytest.raises(DataError, match="mine: the test data set is empty"):
         from_torch("mine", [GOOD], [])

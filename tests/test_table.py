@@ -63,6 +63,12 @@ def test_another_reference_rescales_all_rows(path: Path) -> None:
     assert table.by_kernel == {CONV: row(CONV, 0.125), SUM: row(SUM, 0.00625)}
 
 
+def test_rows_that_were_timed_without_a_reference_stay_as_they_are(path: Path) -> None:
+    table = replace(read_table(path), header=replace(HEADER, reference_ms=0.0))
+    assert table.at_reference(1.0).rows == table.rows
+    assert table.at_reference(1.0).header.reference_ms == 1.0
+
+
 def test_a_header_entry_stays_on_its_line(tmp_path: Path) -> None:
     header = replace(HEADER, notes="two\nlines, and a colon: here")
     write_table(LatencyTable(header, None, (row(SUM, 1.0),)), tmp_path / "t.csv")

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from automc.analysis.report import write_report
 from automc.analysis.tables import write_tables
 from automc.compression.executor import Executor
 from automc.compression.program import Program
-from automc.environment.loading import build_problem
+from automc.environment.loading import build_problem, open_dataset
 from automc.errors import ConfigError, DataError, NameNotFound
 from automc.network.datasets import Dataset, Images, load_dataset
 from automc.network.tasks import distillation, loss, pose
@@ -137,6 +138,17 @@ def test_a_metric_that_needs_labels_is_refused_for_images_without(digits):
     )  # fmt: skip
     with pytest.raises(DataError, match=r"metric accuracy needs images with the labels .*by agreement, logit_error"):
         build_problem("small", spec(), nn.Identity(), unknown, space=JOINT)
+
+
+def test_images_without_labels_need_the_number_of_classes(digits, tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / "mine" / part).mkdir(parents=True)
+        for number, pixels in enumerate(digits.train.pixels[:3, ..., 0]):
+            Image.fromarray(pixels).save(tmp_path / "mine" / part / f"{number}.png")
+    asked = {"name": "mine", "folder": "mine"}
+    with pytest.raises(DataError, match=r"images without labels; data\.classes must say how many"):
+        open_dataset(spec(data=asked), tmp_path / "env.yaml")
+    assert open_dataset(spec(data=asked | {"classes": 3}), tmp_path / "env.yaml").classes == ("0", "1", "2")
 
 
 def test_an_answer_of_another_shape_is_refused(digits):

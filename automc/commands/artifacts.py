@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from automc.catalog import require_name
 from automc.commands.console import note, say
 from automc.commands.specs import open_problem
 from automc.errors import InputError, PolicyError, RunnerError
@@ -136,6 +137,7 @@ def bench_command(artifact: Path, device: str, cpu: str, load: float, out: Path 
     from automc.compiler.artifact import open_artifact
     from automc.cost.bench import build_bench
 
+    require_name(device)
     opened = open_artifact(artifact)
     path = out or artifact / f"bench-{device}"
     build_bench(opened, device, cpu, path, load)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from automc.commands.console import say
 from automc.commands.show import run_at
 from automc.commands.specs import open_problem
-from automc.errors import NameNotFound, RunMismatch
+from automc.errors import InputError, NameNotFound, RunMismatch
 
 if TYPE_CHECKING:
     from automc.compression.policy import Policy
@@ -25,6 +25,11 @@ def explain_command(folder: Path) -> None:
     winner = folder if (folder / "result.json").is_file() else None
     run = run_at(folder if winner is None else winner.resolve().parent.parent)
     identity = read_identity(run)
+    if "overrides" not in identity:
+        raise InputError(
+            f"{run} was searched from Python, so no file says how its policies are priced; there, "
+            "automc.cost.savings.savings says what each choice bought"
+        )
     results = [winner] if winner else sorted(path.parent for path in run.glob("*/winner/result.json"))
     if not results:
         raise NameNotFound(f"{run} has delivered no winner yet; automc run goes on with it")

@@ -214,12 +214,11 @@ def _check_environment(spec: EnvironmentSpec, path: Path) -> None:
 
 
 def _check_experiment(spec: ExperimentSpec) -> None:
-    from automc.search.searchers import check_settings
+    from automc.search.experiment import members
 
     for name in spec.envs:
         find("envs", name)
-    for searcher in spec.searchers:
-        check_settings(searcher.name, searcher.settings)
+    members(spec)
 
 
 def doctor_command(name: str, overrides: tuple[str, ...], weights: Path | None) -> None:

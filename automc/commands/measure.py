@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automc.catalog import find
+from automc.catalog import find, require_name
 from automc.commands.console import note, say
 from automc.commands.specs import read_environment
 from automc.errors import InputError
@@ -47,6 +47,7 @@ def measure_command(
             "--target neon --runner 'scp {program} pi4:bench && ssh pi4 ./bench'"
         )
     else:
+        require_name(device)
         out = out or Path("latency_tables") / f"{device}.csv"
         ways = Runner.parse(runner, timeout, tries)
         measure_device(_needs(names), device, target, ways, out, note, 60 * minutes, cpu)

@@ -18,6 +18,6 @@ def import_plugins(names: Sequence[str]) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # what the module itself imports
             raise NameNotFound(f"--plugin {name}: no such module here or among the installed ones") from error

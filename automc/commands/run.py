@@ -82,20 +82,21 @@ def run_command(
             _deliver(load(environment), folder / environment)
     except KeyboardInterrupt:
         for environment in spec.envs:
-            _keep(load(environment), folder / environment)
+            _keep(partial(load, environment), folder / environment)
         raise
     _report(folder)
 
 
-def _keep(problem: Problem, folder: Path) -> None:
-    """Compile what a stopped run has found, unless it has delivered more than that."""
+def _keep(load: Callable[[], Problem], folder: Path) -> None:
+    """Compile what a stopped run has found, unless that is nothing, or it has delivered more."""
     from automc.search.anytime import keep_best
+    from automc.search.trials import LOG_NAME
 
-    if (folder / "winner" / "result.json").exists():
+    if (folder / "winner" / "result.json").exists() or not any(folder.glob(f"*/{LOG_NAME}")):
         return
-    note(f"{problem.name}: stopped; compiling the best policies so far (Ctrl-C again to leave at once)")
+    note(f"{folder.name}: stopped; compiling the best policies so far (Ctrl-C again to leave at once)")
     try:
-        keep_best(problem, folder, report=note)
+        keep_best(load(), folder, report=note)
     except EvaluationFailed as failure:
         note(str(failure))
 

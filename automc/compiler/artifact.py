@@ -89,13 +89,16 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
     lowered = lower(program, find_target(target), threads)
     tools = tool_chain(compiler, lowered.target)
     prefix = prefix_of(lowered)
+    optional = ((SHARED,) if lowered.target.loadable else ()) + (tuple(POOL_FILES) if lowered.threads > 1 else ())
     build(emit_source({prefix: lowered}), tools, folder, lowered.target.loadable, lowered.threads > 1)
     write_atomic(folder / "model.h", emit_header(lowered, prefix))
     write_atomic(folder / "main.c", emit_example(program, prefix))
     write_atomic(folder / "CMakeLists.txt", emit_cmake(lowered.target, lowered.threads))
     program.save(folder / _PROGRAM)
+    for name in (SHARED, *POOL_FILES):  # what another library of this folder had, and this one has not
+        if name not in optional:
+            (folder / name).unlink(missing_ok=True)
     kernels = zip(program.operations, lowered.kernels, strict=True)
-    optional = ((SHARED,) if lowered.target.loadable else ()) + (tuple(POOL_FILES) if lowered.threads > 1 else ())
     weight_bytes = sum(kernel.choice.weight_bytes for kernel in lowered.kernels)
     manifest = {
         "name": program.name,

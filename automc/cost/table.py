@@ -103,8 +103,11 @@ class LatencyTable:
         return replace(self, header=header).extended(simulated).extended(rows)
 
     def at_reference(self, reference_ms: float) -> LatencyTable:
-        """The table if its reference takes `reference_ms`, where rows are known as multiples of the reference."""
-        if not self.rows:
+        """The table if its reference takes `reference_ms`.
+
+        Rows are known as multiples of the reference, but those that were timed without one, which stay as they are.
+        """
+        if not self.header.reference_ms:
             return replace(self, header=replace(self.header, reference_ms=reference_ms))
         factor = reference_ms / self.header.reference_ms
         rows = tuple(

@@ -85,7 +85,12 @@ def open_dataset(spec: EnvironmentSpec, file: Path) -> Dataset:
         if dataset.classes:
             raise DataError(f"data.classes is for images without labels, but {dataset.name} has labels")
         dataset = replace(dataset, classes=tuple(str(number) for number in range(data.classes)))
-    return pose(dataset, data.task)
+    posed = pose(dataset, data.task)
+    if not posed.classes and posed.train.targets is None:
+        raise DataError(
+            f"{dataset.name} has images without labels; data.classes must say how many classes the network tells apart"
+        )
+    return posed
 
 
 def build_problem(

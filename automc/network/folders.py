@@ -100,6 +100,10 @@ def from_torch(
             if not 0 <= label < len(names):
                 raise DataError(f"{where}: its label is {label}; it must be a number from 0 to {len(names) - 1}")
     labels = {part: np.array([label for _, _, label in found], np.int64) for part, found in pairs.items()}
+    channels = pixels["train"].shape[3]
+    for title, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != channels:
+            raise DataError(f"{name}: {title} must have a value for each of {channels} channels, got {len(values)}")
     computed = _statistics(pixels["train"], name)
     parts = {part: Images(pixels[part], labels[part]) for part in pairs}
     return Dataset(name, names, mean or computed[0], std or computed[1], parts["train"], parts["test"])

@@ -57,11 +57,13 @@ def search(
     from automc.search.experiment import members, run_experiment
     from automc.search.identity import identify
 
+    # Of training images, those that are held out do not calibrate.
+    trained_on = len(data.train) - (search_images + selection_images if carve_from == "train" else 0)
     images = {
         "name": data.name,
         "search": search_images,
         "selection": selection_images,
-        "calibration": min(512, len(data.train)),
+        "calibration": min(512, max(1, trained_on)),
         "carve_from": carve_from,
     }
     spec = make_spec(
