@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from automc.errors import ConfigError, NameNotFound
-from automc.files import closest
+from automc.files import suggest
 
 Kind = Literal["envs", "search_spaces", "latency_tables", "experiments"]
 
@@ -61,4 +61,4 @@ def find(kind: Kind, name: str) -> Path:
     known = entries(kind)
     if name in known:
         return known[name]
-    raise NameNotFound(f"no {name!r} in {kind}/{closest(name, known)} (known: {', '.join(known) or 'none'})")
+    raise NameNotFound(f"no {name!r} in {kind}/{suggest(name, known)}")

@@ -36,6 +36,12 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f". Did you mean '{matches[0]}'?" if matches else ""
 
 
+def suggest(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is not among the known ones: which is nearest, and all of them."""
+    names = list(known)
+    return f"{closest(name, names)} (known: {', '.join(names) or 'none'})"
+
+
 def first_line(documented: object) -> str:
     """The first line of a docstring; empty where there is none."""
     return next(iter((documented.__doc__ or "").strip().splitlines()), "")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from automc.errors import ConfigError
-from automc.files import closest, parse_yaml, yaml_lines
+from automc.files import closest, parse_yaml, suggest, yaml_lines
 
 _QUOTED = re.compile(r"'([^']*)'")
 
@@ -81,8 +81,7 @@ def _fault(
     field = ".".join(str(part) for part in location)
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        allowed = _fields_at(model, location[:-1])
-        return f"{where}: unknown field '{field}'{closest(str(location[-1]), allowed)} (allowed: {', '.join(allowed)})"
+        return f"{where}: unknown field '{field}'{suggest(str(location[-1]), _fields_at(model, location[:-1]))}"
     if fault["type"] == "missing":
         return f"{where}: the field '{field}' is missing"
     nearest = closest(str(fault["input"]), _QUOTED.findall(message)) if fault["type"] == "literal_error" else ""

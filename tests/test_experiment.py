@@ -96,7 +96,7 @@ def test_faults_are_found_before_anything_runs(tmp_path: Path) -> None:
     random = SearcherSpec(name="random")
     with pytest.raises(NameNotFound, match="Did you mean 'random'"):
         experiment(SearcherSpec(name="randon"))
-    with pytest.raises(ConfigError, match="unknown setting 'sped'"):
+    with pytest.raises(ConfigError, match="unknown field 'sped'"):
         experiment(random, SearcherSpec(name="greedy", settings={"sped": 1}))
     with pytest.raises(ConfigError, match="'random' appears twice"):
         experiment(random, random)

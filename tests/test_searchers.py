@@ -94,9 +94,9 @@ def test_listing_the_names_imports_no_library() -> None:
 def test_settings_are_checked_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         check_settings("ppo", {"learning_rat": 1e-3, "episodes": 1})
-    assert "unknown setting 'learning_rat'. Did you mean 'learning_rate'?" in str(caught.value)
+    assert "unknown field 'learning_rat'. Did you mean 'learning_rate'?" in str(caught.value)
     assert "episodes: Input should be greater than or equal to 2. Got 1 instead." in str(caught.value)
-    with pytest.raises(ConfigError, match="allowed: none"):
+    with pytest.raises(ConfigError, match="known: none"):
         check_settings("random", {"temperature": 1.0})
 
 

@@ -20,7 +20,7 @@ from automc.analysis.ranking import Ranking, rank
 from automc.analysis.runs import Task, read_run
 from automc.analysis.units import QUANTITIES
 from automc.errors import ConfigError
-from automc.files import closest, write_atomic
+from automc.files import suggest, write_atomic
 from automc.search.result import LayerRow
 
 if TYPE_CHECKING:
@@ -270,9 +270,7 @@ def save_figures(run_folder: Path, folder: Path, formats: Sequence[str] = ("png"
     Raises `ConfigError` for an unknown format, and as `read_run`.
     """
     if unknown := [form for form in formats if form not in FORMATS]:
-        raise ConfigError(
-            f"no figure format '{unknown[0]}'{closest(unknown[0], FORMATS)} (known: {', '.join(FORMATS)})"
-        )
+        raise ConfigError(f"no figure format '{unknown[0]}'{suggest(unknown[0], FORMATS)}")
     written = []
     for task in read_run(run_folder).tasks:
         for name, figure in figures(task):

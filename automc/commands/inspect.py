@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from automc.catalog import Kind, entries, find
 from automc.commands.console import note, say
 from automc.errors import AutomcError, ConfigError, NameNotFound
-from automc.files import cache_directory, closest, first_line
+from automc.files import cache_directory, closest, first_line, suggest
 from automc.reading import read_spec
 from automc.schema import EnvironmentSpec, ExperimentSpec, SearchSpaceSpec
 
@@ -50,8 +50,7 @@ def list_command(what: str, clear: bool) -> None:
         for line in (listings | others)[what]():
             say(line)
     else:
-        known = [*listings, *others]
-        raise NameNotFound(f"automc list {what}: no such kind{closest(what, known)} (known: {', '.join(known)})")
+        raise NameNotFound(f"automc list {what}: no such kind{suggest(what, [*listings, *others])}")
 
 
 def _files(kind: Kind) -> list[str]:

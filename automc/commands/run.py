@@ -15,7 +15,7 @@ from automc.commands.console import Meter, note, say
 from automc.commands.plugins import import_plugins
 from automc.commands.specs import open_problem, read_environment
 from automc.errors import ConfigError, EvaluationFailed, NameNotFound
-from automc.files import closest
+from automc.files import suggest
 from automc.reading import read_spec
 from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec
 
@@ -117,7 +117,7 @@ def _specification(
         return read_spec(ExperimentSpec, find("experiments", name), outer + asked), inner
     if name not in entries("envs"):
         known = [*entries("experiments"), *entries("envs")]
-        raise NameNotFound(f"no '{name}' in experiments/ or envs/{closest(name, known)} (known: {', '.join(known)})")
+        raise NameNotFound(f"no '{name}' in experiments/ or envs/{suggest(name, known)}")
     spec, _ = read_environment(name, overrides)
     experiment = ExperimentSpec(
         description=spec.description,

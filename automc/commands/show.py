@@ -6,7 +6,7 @@ from pathlib import Path
 
 from automc.commands.console import say
 from automc.errors import NameNotFound
-from automc.files import closest
+from automc.files import suggest
 from automc.search.identity import is_run, runs_below
 
 
@@ -56,4 +56,4 @@ def run_at(run_folder: Path) -> Path:
         if is_run(folder):
             return folder
     known = [folder.name for folder in runs_below(Path("runs"))]
-    raise NameNotFound(f"no run at {run_folder}{closest(run_folder.name, known)} (known: {', '.join(known) or 'none'})")
+    raise NameNotFound(f"no run at {run_folder}{suggest(run_folder.name, known)}")

@@ -19,7 +19,7 @@ from automc.compiler.isa import Target
 from automc.compiler.processes import Limits, run_limited
 from automc.compiler.targets import host_architecture
 from automc.errors import CompileError, NameNotFound
-from automc.files import cache_directory, closest
+from automc.files import cache_directory, suggest
 
 COMPILERS = ("zig", "gcc", "clang")
 LIMITS = Limits(seconds=600, memory_bytes=32 << 30, file_bytes=1 << 30)
@@ -91,8 +91,7 @@ def tool_chain(compiler: str, target: Target) -> ToolChain:
     other machines.
     """
     if compiler not in COMPILERS:
-        known = ", ".join(COMPILERS)
-        raise NameNotFound(f"there is no compiler {compiler!r}{closest(compiler, COMPILERS)} (known: {known})")
+        raise NameNotFound(f"there is no compiler {compiler!r}{suggest(compiler, COMPILERS)}")
     cross = target.architecture not in (None, host_architecture())
     if compiler not in target.flags or (cross and compiler != "zig"):
         raise CompileError(f"{compiler} does not compile for {target.name} on this machine; zig does")

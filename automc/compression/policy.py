@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from automc.choices import Bits, Choice, Gated, LowRank, Ratio, Sparse, Uniform
 from automc.errors import PolicyError
-from automc.files import canonical_json, closest, sha256_of
+from automc.files import canonical_json, sha256_of, suggest
 from automc.network.graph import Conv, Network
 
 _WHOLE = Uniform()  # made once: a search asks for the choices of thousands of policies
@@ -56,8 +56,7 @@ class Policy(BaseModel):
         ):
             for name in given:
                 if name not in known:
-                    there = ", ".join(known)
-                    raise PolicyError(f"{kind}: {network.name} has no '{name}'{closest(name, known)} (known: {there})")
+                    raise PolicyError(f"{kind}: {network.name} has no '{name}'{suggest(name, known)}")
         for name, ratio in self.keep_ratio.items():
             if ratio < 1 and name not in prunable:
                 raise PolicyError(f"keep_ratio: '{name}' cannot be pruned: {groups[name].reason}")

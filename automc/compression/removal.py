@@ -13,7 +13,7 @@ from automc.compression.prune import second_order
 from automc.compression.reconstruct import as_matrix
 from automc.compression.statistics import Moments, batches
 from automc.errors import NameNotFound
-from automc.files import closest
+from automc.files import suggest
 from automc.network.forward import walk
 from automc.network.graph import Conv, Network
 from automc.schema import Removal
@@ -32,8 +32,7 @@ def removal_orders(
     for an order that nobody knows.
     """
     if removal not in _ORDERS:
-        known = get_args(Removal)
-        raise NameNotFound(f"no removal order '{removal}'{closest(removal, known)} (known: {', '.join(known)})")
+        raise NameNotFound(f"no removal order '{removal}'{suggest(removal, get_args(Removal))}")
     return _ORDERS[removal](network, pixels, moments)
 
 

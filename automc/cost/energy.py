@@ -13,7 +13,7 @@ from typing import Self
 
 from automc.cost.kernels import Kernel, Step
 from automc.errors import TableError
-from automc.files import closest
+from automc.files import suggest
 
 _TILE = 4  # output pixels that share one load of a weight, and output channels one load of an activation
 
@@ -39,7 +39,7 @@ class EnergyCoefficients:
         known = [entry.name for entry in fields(cls)]
         for name in entries:
             if name not in known:
-                raise TableError(f"{where}: unknown coefficient 'energy.{name}'{closest(name, known)}")
+                raise TableError(f"{where}: unknown coefficient 'energy.{name}'{suggest(name, known)}")
         needed = [entry.name for entry in fields(cls) if entry.default is MISSING]
         if missing := [name for name in needed if name not in entries]:
             raise TableError(f"{where}: the header lacks {', '.join(f'energy.{name}' for name in missing)}")

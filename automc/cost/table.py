@@ -18,7 +18,7 @@ from automc.compression.windows import Encoding
 from automc.cost.energy import EnergyCoefficients, published_energies
 from automc.cost.kernels import ENCODINGS, OPERATIONS, Kernel, OperationName
 from automc.errors import TableError
-from automc.files import closest, sha256_of, write_atomic
+from automc.files import sha256_of, suggest, write_atomic
 
 Source = Literal["measured", "simulated", "imported"]
 _KEY = Kernel._fields
@@ -204,7 +204,7 @@ def _read_header(lines: list[str], path: str) -> tuple[Header, EnergyCoefficient
     known = [entry.name for entry in fields(Header)]
     for name in entries:
         if name not in known:
-            raise TableError(f"{path}: unknown header entry '{name}'{closest(name, known)} ({', '.join(known)})")
+            raise TableError(f"{path}: unknown header entry '{name}'{suggest(name, known)}")
     for name in ("device", "cpu", "target", "compiler", "flags", "date"):
         if name not in entries:
             raise TableError(f"{path}: the header lacks '# {name}: ...'")
@@ -249,7 +249,7 @@ def _read_row(values: Mapping[str, str], where: str) -> Row:
     for column, known in (("operation", OPERATIONS), ("encoding", ENCODINGS), ("source", get_args(Source))):
         if values[column] not in known:
             given = values[column]
-            raise TableError(f"{where}: column {column}: unknown {given!r}{closest(given, known)} ({', '.join(known)})")
+            raise TableError(f"{where}: column {column}: unknown {given!r}{suggest(given, known)}")
     operation = values["operation"]
     numbers = {}
     for column in _NUMBERS:
@@ -287,4 +287,4 @@ def _unit_hint(name: str) -> str:
     for column in ("latency_ms", "spread_ms"):
         if unit in ("us", "ns", "s") and column.startswith(f"{stem}_"):
             return f": the unit is milliseconds; convert the values and name the column {column}"
-    return f"{closest(name, _COLUMNS)} (known: {', '.join(_COLUMNS)})"
+    return suggest(name, _COLUMNS)

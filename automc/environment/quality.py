@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from automc.environment.measures import SSIM_WINDOW, Estimate, area_under_roc, mean_of, psnr, share, ssim
 from automc.errors import DataError, NameNotFound
-from automc.files import closest
+from automc.files import suggest
 from automc.network.datasets import Images
 
 Need = Literal["labels", "logits", "targets", "windows", "anomalies"]
@@ -171,8 +171,7 @@ def metric_names() -> list[str]:
 def find_metric(name: str) -> Metric:
     """The metric called `name`. Raises `NameNotFound` with the nearest name."""
     if name not in _REGISTRY:
-        known = metric_names()
-        raise NameNotFound(f"no metric '{name}'{closest(name, known)} (known: {', '.join(known)})")
+        raise NameNotFound(f"no metric '{name}'{suggest(name, metric_names())}")
     return _REGISTRY[name]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.errors import DataError, NameNotFound
-from automc.files import cache_directory, closest
+from automc.files import cache_directory, suggest
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,7 @@ def dataset_names() -> list[str]:
 def find_dataset(name: str) -> Callable[[], Dataset]:
     """What loads the data set called `name`. Raises `NameNotFound` with the nearest name."""
     if name not in _REGISTRY:
-        known = dataset_names()
-        raise NameNotFound(f"no data set '{name}'{closest(name, known)} (known: {', '.join(known)})")
+        raise NameNotFound(f"no data set '{name}'{suggest(name, dataset_names())}")
     return _REGISTRY[name]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.errors import DataError, NameNotFound
-from automc.files import closest, sha256_of, write_atomic
+from automc.files import sha256_of, suggest, write_atomic
 from automc.network.datasets import stored_path
 
 Arrays = dict[str, NDArray[np.generic]]  # train_pixels, train_labels, test_pixels, test_labels
@@ -38,7 +38,7 @@ def fetch(name: str, report: Report) -> Path:
     Raises `NameNotFound` for a name that has no way, and `DataError`, listing every way and why it failed, when all do.
     """
     if name not in _WAYS:
-        raise NameNotFound(f"'{name}' cannot be fetched{closest(name, _WAYS)} (known: {', '.join(fetchable_names())})")
+        raise NameNotFound(f"'{name}' cannot be fetched{suggest(name, fetchable_names())}")
     target = stored_path(name)
     if target.exists():
         report(f"{name} is already here: {target}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.errors import NameNotFound, PolicyError
-from automc.files import closest
+from automc.files import suggest
 from automc.network.coupling import couple
 from automc.network.graph import Conv, Gather, Layer, Network, Shuffle
 
@@ -23,7 +23,7 @@ def widen(network: Network, group: str, slots: int, seed: int = 0) -> Network:
     """
     names = [each.name for each in network.groups]
     if group not in names:
-        raise NameNotFound(f"{network.name} has no group '{group}'{closest(group, names)} (known: {', '.join(names)})")
+        raise NameNotFound(f"{network.name} has no group '{group}'{suggest(group, names)}")
     position = names.index(group)
     old = network.groups[position]
     if not old.prunable:
@@ -49,7 +49,7 @@ def deepen(network: Network, layer: str) -> Network:
     """
     names = [conv.name for conv in network.convs]
     if layer not in names:
-        raise NameNotFound(f"{network.name} has no layer '{layer}'{closest(layer, names)} (known: {', '.join(names)})")
+        raise NameNotFound(f"{network.name} has no layer '{layer}'{suggest(layer, names)}")
     before = network[layer]
     assert isinstance(before, Conv)
     channels = before.shape[0]

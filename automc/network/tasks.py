@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from automc.errors import DataError
-from automc.files import closest
+from automc.files import suggest
 from automc.network.datasets import Dataset, Images
 from automc.schema import AnomalyTask, ClassifyTask, DenoiseTask, TaskSpec, UpscaleTask
 
@@ -64,10 +64,8 @@ def _upscale(dataset: Dataset, task: UpscaleTask) -> Dataset:
 def _anomaly(dataset: Dataset, task: AnomalyTask) -> Dataset:
     """Labels are 0 for a normal image and 1 for an anomaly; only normal ones remain to be trained on."""
     if task.normal not in dataset.classes:
-        known = ", ".join(dataset.classes) or "none"
         raise DataError(
-            f"data.task.normal: {dataset.name} has no class '{task.normal}'{closest(task.normal, dataset.classes)} "
-            f"(known: {known})"
+            f"data.task.normal: {dataset.name} has no class '{task.normal}'{suggest(task.normal, dataset.classes)}"
         )
     normal = dataset.classes.index(task.normal)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automc.errors import NameNotFound, WeightsError
-from automc.files import closest
+from automc.files import suggest
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the names alone need none of it
     from torch import nn
@@ -131,7 +131,7 @@ def zoo() -> dict[str, Entry]:
 def find_network(name: str) -> Factory:
     """What makes the network called `name`. Raises `NameNotFound` with the nearest name."""
     if name not in _REGISTRY:
-        raise NameNotFound(f"no network '{name}'{closest(name, network_names())} (known: {', '.join(network_names())})")
+        raise NameNotFound(f"no network '{name}'{suggest(name, network_names())}")
     return _REGISTRY[name]
 
 

@@ -23,7 +23,7 @@ from automc.compiler.targets.rv32 import RV32
 from automc.compiler.targets.rv64 import RV64
 from automc.compiler.targets.rvv import RVV
 from automc.errors import NameNotFound
-from automc.files import closest
+from automc.files import suggest
 
 TARGETS: Mapping[str, Target] = {
     target.name: target
@@ -39,7 +39,7 @@ def find_target(name: str) -> Target:
     """The target of this name. Raises `NameNotFound` with the nearest name."""
     if name in TARGETS:
         return TARGETS[name]
-    raise NameNotFound(f"there is no target {name!r}{closest(name, TARGETS)} (known: {', '.join(TARGETS)})")
+    raise NameNotFound(f"there is no target {name!r}{suggest(name, TARGETS)}")
 
 
 def host_target() -> str:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import ValidationError
-
-from automc.errors import ConfigError, NameNotFound
-from automc.files import closest, first_line
+from automc.errors import NameNotFound
+from automc.files import first_line, suggest
+from automc.reading import make_spec
 
 if TYPE_CHECKING:
     from automc.environment.problem import Problem
@@ -61,8 +60,7 @@ def searcher_class(name: str) -> type[Searcher]:
     if name in _REGISTERED:
         return _REGISTERED[name]
     if name not in _BUILT_IN:
-        names = searcher_names()
-        raise NameNotFound(f"no searcher '{name}'{closest(name, names)} (known: {', '.join(names)})")
+        raise NameNotFound(f"no searcher '{name}'{suggest(name, searcher_names())}")
     known = _BUILT_IN[name]
     searcher: type[Searcher] = getattr(import_module(f"{__name__}.{known.module}"), known.name)
     return searcher
@@ -78,23 +76,9 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> Settings:
 
     Raises `ConfigError` with all faults at once: the setting, what is allowed, the nearest name.
     """
-    model = searcher_class(name).settings_model
-    try:
-        return model.model_validate(dict(settings))
-    except ValidationError as error:
-        known = list(model.model_fields)
-        raise ConfigError("\n".join(_fault(name, dict(fault), known) for fault in error.errors())) from error
+    return make_spec(searcher_class(name).settings_model, settings, f"searcher {name}")
 
 
 def build_searcher(name: str, settings: Mapping[str, Any], problem: Problem, seed: int) -> Searcher:
     """The searcher called `name` for a problem. Raises `NameNotFound` and `ConfigError`."""
     return searcher_class(name)(problem, check_settings(name, settings), seed)
-
-
-def _fault(searcher: str, fault: Mapping[str, Any], known: list[str]) -> str:
-    setting = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return (
-            f"{searcher}: unknown setting '{setting}'{closest(setting, known)} (allowed: {', '.join(known) or 'none'})"
-        )
-    return f"{searcher}: {setting}: {fault['msg']}. Got {fault['input']!r} instead."
