@@ -106,7 +106,7 @@ class Builder:
         """Channels times gains, a tensor `channels x 1 x 1`."""
         target = self._tensor(self.tensors[source].shape, bits)
         limits = self.tensors[source].limit * self.tensors[gains].limit
-        multiplier = 2.0**bits / limits * self.random.uniform(0.5, 2)
+        multiplier = min(2.0**bits / limits * self.random.uniform(0.5, 2), 2.0**8)
         self.operations.append(Scale(target, source, gains, multiplier, *self._bounds(target)))
         return target
 

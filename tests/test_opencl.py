@@ -1,5 +1,6 @@
 """Libraries in OpenCL C under PoCL: networks of every shape exactly, what the host's C does, and failures told."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -21,7 +22,7 @@ from automc.cost.bench import build_bench
 from automc.errors import CompileError, RunnerError
 from tests.machines import NOT_RUN, assert_exact
 from tests.networks import traced
-from tests.programs import random_pixels, random_program
+from tests.programs import Builder, random_pixels, random_program
 from tests.shapes import CALIBRATION, SHAPES, random_programs
 from tests.test_emulation import QUICKLY, some_programs
 
@@ -45,6 +46,29 @@ def test_networks_of_every_shape_are_exact(tmp_path):
 @runs
 def test_random_programs_are_exact(tmp_path):
     programs = [random_program(np.random.default_rng(seed), steps=4, wide=seed % 4 == 0) for seed in range(15)]
+    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, QUICKLY))
+
+
+def binary_program(seed):
+    """Layers of one-bit weights and values: full words and others, padding of 0 and 1, residuals, closed channels."""
+    builder = Builder(np.random.default_rng(seed), (3, 5, 6))
+    ends = []
+    for position, channels in enumerate((1, 31, 32, 33, 65)):
+        zero_point = (position + seed) % 2
+        inner = builder.convolve(builder.input, channels, (1, 1), padding=(0, 0), bits=1)
+        builder.tensors[inner] = dataclasses.replace(builder.tensors[inner], zero_point=zero_point)
+        outputs = (7, 8, 17, 9, 16)[(position + seed) % 5]
+        other = builder.select(inner, (np.arange(outputs) % channels).tolist()) if position == seed % 5 else None
+        gate = builder.rank(builder.mean(inner, outputs), 2) if position == (seed + 1) % 5 else None
+        ends.append(builder.convolve(inner, outputs, weight_bits=1, residual=other, gate=gate))
+    return builder.finish_map(builder.join(ends))
+
+
+@runs
+def test_layers_of_bits_are_exact(tmp_path):
+    programs = [binary_program(seed) for seed in range(4)]
+    kernels = [kernel.choice.kernel for each in programs for kernel in lower(each, find_target("opencl")).kernels]
+    assert sum(kernel.startswith("bits, popcount") for kernel in kernels) == 20
     assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, QUICKLY))
 
 

@@ -4,6 +4,7 @@
 
 No device is needed: the clang inside ziglang compiles for AMD's RDNA 2 (gfx1030). OpenCL's built-in functions, which a
 driver brings along, are defined here as far as the kernels use them. Static counts, no times.
+A product of bits is that of 32 weights and values, which one population count adds up.
 """
 
 from __future__ import annotations
@@ -24,15 +25,21 @@ from tests.programs import Builder
 
 PRELUDE = """
 typedef unsigned char uchar;
+typedef unsigned int uint;
 typedef unsigned long size_t;
-#define VECTOR(T, N) \\
-  typedef __attribute__((ext_vector_type(8))) T N; typedef __attribute__((ext_vector_type(8), aligned(1))) T any_##N;
-VECTOR(char, char8) VECTOR(uchar, uchar8) VECTOR(int, int8) VECTOR(float, float8)
+#define VECTOR(T, N, L) \\
+  typedef __attribute__((ext_vector_type(L))) T N; typedef __attribute__((ext_vector_type(L), aligned(1))) T any_##N;
+VECTOR(char, char8, 8) VECTOR(uchar, uchar8, 8) VECTOR(int, int8, 8) VECTOR(uint, uint8, 8) VECTOR(float, float8, 8)
+VECTOR(uchar, uchar16, 16) VECTOR(uint, uint4, 4)
 #define BUILTIN __attribute__((overloadable, always_inline)) static
 #define get_global_id(d) ((int)(__builtin_amdgcn_workgroup_id_x() * 64 + __builtin_amdgcn_workitem_id_x()))
 #define as_float(x) __builtin_astype((int)(x), float)
 #define LOAD(N, T) BUILTIN N vload8(size_t i, const __global T *p) { return *(const __global any_##N *)(p + 8 * i); }
-LOAD(uchar8, uchar) LOAD(char8, char) LOAD(int8, int) LOAD(float8, float)
+LOAD(uchar8, uchar) LOAD(char8, char) LOAD(int8, int) LOAD(uint8, uint) LOAD(float8, float)
+BUILTIN uchar16 vload16(size_t i, const __global uchar *p) { return *(const __global any_uchar16 *)(p + 16 * i); }
+#define as_uint4(x) __builtin_astype(x, uint4)
+#define as_int8(x) __builtin_astype(x, int8)
+BUILTIN uint8 popcount(uint8 v) { return __builtin_elementwise_popcount(v); }
 #define STORE(N, S, T) BUILTIN void vstore8(N v, size_t i, S T *p) { *(S any_##N *)(p + 8 * i) = v; }
 STORE(uchar8, __global, uchar) STORE(uchar8, , uchar) STORE(float8, , float)
 #define CONVERT(TO, NAME, FROM) BUILTIN TO NAME(FROM v) { return __builtin_convertvector(v, TO); }
@@ -54,8 +61,8 @@ def kernels() -> dict[str, Kernel]:
     """A layer of each kind, by its title."""
     builder = Builder(np.random.default_rng(0), (16, 16, 16))
     inner = builder.convolve(builder.input, 16)
-    inner = builder.convolve(builder.convolve(inner, 16, groups=16), 16, encoding="blocks")
-    lowered = lower(builder.finish(inner), find_target("opencl"))
+    inner = builder.convolve(builder.convolve(inner, 16, groups=16), 16, encoding="blocks", bits=1)
+    lowered = lower(builder.finish(builder.convolve(inner, 16, weight_bits=1)), find_target("opencl"))
     found = {f"{kernel.choice.kernel}, {kernel.choice.tile}": kernel for kernel in lowered.kernels}
     return {title: kernel for title, kernel in found.items() if kernel.choice.tile}
 
@@ -64,7 +71,8 @@ def assembly(kernel: Kernel) -> str:
     """What clang makes of a kernel and the vocabulary."""
     target = find_target("opencl")
     # Functions are called where a driver would have them inline.
-    vocabulary = re.sub(r"^(int8|float8|uchar8|void) (\w+\()", r"BUILTIN \1 \2", target.vocabulary, flags=re.MULTILINE)
+    functions = r"^(int8|float8|uchar8|uint4|uint|void) (\w+\()"
+    vocabulary = re.sub(functions, r"BUILTIN \1 \2", target.vocabulary, flags=re.MULTILINE)
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "kernel.cl", Path(folder) / "kernel.s"
         source.write_text(PRELUDE + vocabulary + kernel.code.replace(" NAME(", " measured(", 1))
@@ -101,7 +109,7 @@ def is_load(instruction: str) -> bool:
 
 
 def is_product(instruction: str) -> bool:
-    return re.match(r"v_(mad|mul)_.*24", instruction) is not None
+    return re.match(r"v_((mad|mul)_.*24|bcnt_)", instruction) is not None
 
 
 def main() -> None:

@@ -4,33 +4,45 @@
 
 A kind is a file of `compiler/schedules/`; what else a layer of it may be (encoded, gated, with a residual …) is drawn
 with its shape. Channels are around the vectors' lengths; a third of the layers have weights of the largest size only,
-and one image is of the largest value everywhere. A hundred shapes are one translation unit. FILE collects a line for
-each, so that the same command goes on where it was stopped; the table at the end is of all that is in it. Writing
-outside of the arena or of the results ends the run, as it ends every run of a library.
+and one image is of the largest value everywhere. A hundred shapes are one translation unit; where libraries run here,
+five of them share a program, and every tensor is looked at in the arena, since most of the time goes into compiling
+what is around a layer. FILE collects a line for each unit, so that the same command goes on where it was stopped; the
+table at the end is of all that is in it. Writing outside of the arena or of the results ends the run, as it ends every
+run of a library.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import json
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from automc.compiler.artifact import compile_batch
+from automc.compiler.build import SHARED
+from automc.compiler.isa import ALIGNMENT
+from automc.compiler.kernel import Place
+from automc.compiler.library import open_code
+from automc.compiler.lowering import Lowered, lower
 from automc.compiler.targets import TARGETS
-from automc.compression.interpreter import interpret
+from automc.compression.interpreter import interpret, interpret_all
 from automc.compression.operations import Convolve, Quantise
 from automc.compression.program import Program
 from tests.benchmarks.architectures import read
-from tests.benchmarks.exactness import processors
+from tests.benchmarks.exactness import Results, processors
 from tests.programs import Builder, random_pixels
+from tests.shapes import Pixels
 from tests.test_compiler import STRADDLING
 from tests.test_encodings import encoded
 
-_BATCH = 100
+_BATCH = 100  # layers of a translation unit
+_LAYERS = 5  # of a program, where all tensors can be looked at
 _IMAGES = 3
 _ENCODINGS = ("dense", "codebook", "sparse", "dense")
 
@@ -90,9 +102,7 @@ def _convolution(builder: Builder) -> str:
 
 def _depthwise(builder: Builder) -> str:
     channels = builder.tensors[builder.input].channels
-    return _layer(
-        builder, str(builder.random.choice(_ENCODINGS)), channels, channels * int(builder.random.integers(1, 3))
-    )
+    return _layer(builder, str(builder.random.choice(_ENCODINGS)), channels, channels)
 
 
 def _pooling(builder: Builder) -> str:
@@ -142,11 +152,14 @@ KINDS: Mapping[str, Callable[[Builder], str]] = {
 }
 
 
-def batch(kind: str, number: int) -> list[Program]:
-    """The programs of one translation unit: each has one layer of `kind`, and what that needs beside the image."""
-    random = np.random.default_rng([number, *kind.encode()])
+def batch(kind: str, number: int, layers: int) -> list[Program]:
+    """The programs of one translation unit: each has so many layers of `kind`, and what those need beside the image.
+
+    A program's results show the last of them alone.
+    """
+    random = np.random.default_rng([number, layers, *kind.encode()])
     programs = []
-    for _ in range(_BATCH):
+    for _ in range(_BATCH // layers):
         channels = 1 if random.random() < 0.1 else int(random.choice(STRADDLING)) + 32 * int(random.random() < 0.05)
         shape = (channels, int(random.integers(1, 10)), int(random.integers(1, 10)))
         bits = 1 if kind == "binary" else int(random.choice([*range(1, 8), *[8] * 7]))
@@ -154,9 +167,53 @@ def batch(kind: str, number: int) -> list[Program]:
         first = builder.operations[0]
         assert isinstance(first, Quantise)
         first.table[:, 255] = 2**bits - 1
-        target = KINDS[kind](builder)
+        target = [KINDS[kind](builder) for _ in range(layers)][-1]
         programs.append(builder.finish_map(target) if random.random() < 0.95 else builder.finish(target))
     return programs
+
+
+def wrong_results(programs: list[Program], images: list[Pixels], found: Results) -> list[str]:
+    """The programs, by their numbers, whose results are not the interpreter's."""
+    meant = [interpret(program, each) for program, each in zip(programs, images, strict=True)]
+    pairs = enumerate(zip(found, meant, strict=True))
+    return [
+        str(number) for number, (one, other) in pairs if not np.array_equal(one.view(np.int32), other.view(np.int32))
+    ]
+
+
+def wrong_here(programs: list[Program], images: list[Pixels], target: str) -> list[str]:
+    """The same, and all tensors that are not the interpreter's, for a target that runs here."""
+    with tempfile.TemporaryDirectory() as folder:
+        libraries = compile_batch(programs, target, Path(folder))
+        code = open_code(Path(folder) / SHARED)
+    wrong = wrong_results(programs, images, [each.run(given) for each, given in zip(libraries, images, strict=True)])
+    for number, (program, given) in enumerate(zip(programs, images, strict=True)):
+        meant, lowered = interpret_all(program, given), lower(program, TARGETS[target])
+        wrong += [
+            f"{number} {name}"
+            for position, image in enumerate(given)
+            for name, values in tensors(code, f"automc_{number}", lowered, image)
+            if not np.array_equal(values, meant[name][position])
+        ]
+    return wrong
+
+
+def tensors(code: ctypes.CDLL, prefix: str, lowered: Lowered, image: Pixels) -> Iterator[tuple[str, Pixels]]:
+    """Every tensor, `height x width x channels`, as it lies in the arena when its operation has just written it."""
+    memory = np.full(lowered.arena_bytes + ALIGNMENT, 0xA5, np.uint8)
+    arena = memory[-memory.ctypes.data % ALIGNMENT :]
+    address, pixels = (ctypes.c_void_p(each.ctypes.data) for each in (arena, image))
+    init, write, compute = (getattr(code, f"{prefix}_{name}") for name in ("init", "input", "invoke_range"))
+    assert init(address) == 0
+    for position, (name, layout) in enumerate(lowered.layouts.items()):
+        if position == 0:
+            write(address, pixels)
+        else:
+            compute(address, position, position)
+        tensor = layout.tensor
+        first = lowered.address(Place(name, layout.start()), position)
+        rows = [arena[first + y * layout.row_bytes :][: tensor.width * tensor.channels] for y in range(tensor.height)]
+        yield name, np.stack(rows).reshape(tensor.height, tensor.width, tensor.channels)
 
 
 def main() -> None:
@@ -171,33 +228,28 @@ def main() -> None:
     end = time.monotonic() + 60 * given.minutes
     found = {where: entry for where, entry in processors(given.targets).items() if where != "fast evaluation"}
     done = {(line["kind"], line["batch"], line["where"]) for line in read(given.file)}
-    for number in range(-(-max(given.shapes, given.emulated) // _BATCH)):
-        for kind in KINDS:
-            counts = {where: given.emulated if emulated else given.shapes for where, (emulated, _) in found.items()}
-            missing = [
-                where
-                for where, count in counts.items()
-                if number * _BATCH < count and (kind, number, where) not in done and time.monotonic() < end
-            ]
-            if not missing:
-                continue
-            programs = batch(kind, number)
-            pixels = [random_pixels(np.random.default_rng(number), program, _IMAGES) for program in programs]
-            expected = [interpret(program, images) for program, images in zip(programs, pixels, strict=True)]
-            for where in missing:
-                begun = time.monotonic()
-                results = found[where][1](programs, pixels)
-                wrong = [
-                    position
-                    for position, (one, meant) in enumerate(zip(results, expected, strict=True))
-                    if not np.array_equal(one.view(np.int32), meant.view(np.int32))
-                ]
-                line = {
-                    "kind": kind, "batch": number, "where": where, "shapes": len(programs), "wrong": wrong,
-                    "seconds": round(time.monotonic() - begun, 1),
-                }  # fmt: skip
-                with given.file.open("a") as stream:
-                    stream.write(json.dumps(line) + "\n")
+    missing = (
+        (number, kind, where)
+        for number in range(-(-max(given.shapes, given.emulated) // _BATCH))
+        for kind in KINDS
+        for where, (emulated, _) in found.items()
+        if number * _BATCH < (given.emulated if emulated else given.shapes) and (kind, number, where) not in done
+    )
+    for number, kind, where in missing:
+        if time.monotonic() > end:
+            break
+        begun = time.monotonic()
+        emulated, run = found[where]
+        programs = batch(kind, number, 1 if emulated else _LAYERS)
+        images = [random_pixels(np.random.default_rng(number), program, _IMAGES) for program in programs]
+        if emulated:
+            wrong = wrong_results(programs, images, run(programs, images))
+        else:
+            wrong = wrong_here(programs, images, where)
+        seconds = round(time.monotonic() - begun, 1)
+        line = {"kind": kind, "batch": number, "where": where, "shapes": _BATCH, "wrong": wrong, "seconds": seconds}
+        with given.file.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
     print(table(read(given.file)))
 
 

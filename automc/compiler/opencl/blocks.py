@@ -21,7 +21,8 @@ _VECTORS = BLOCK_OUTPUTS // LANES  # of a panel, but perhaps the last
 def block_sparse(operation: Convolve, context: Context) -> Kernel:
     """The kernel of a convolution that is stored in blocks of `STEP` inputs by `BLOCK_OUTPUTS` outputs."""
     blocks = Blocks.of(operation)
-    constants = blocks.constants(operation, path_of(operation, context))
+    path = path_of(operation, context)
+    constants = blocks.constants(operation, path)
     window, channels = blocks.window, operation.weight.shape[1]
     vectors = -(-operation.outputs // LANES)
     numbers = {
@@ -57,7 +58,7 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
     def choice(kernel: str, tile: str, interval: int) -> Choice:
         return constants.choice(kernel, storage_title(operation, constants.symbols, blocks.share), tile, interval)
 
-    return tiled("blocks", operation, context, choice, numbers, vectors, open_panel, products)
+    return tiled("blocks", operation, context, path, choice, numbers, vectors, open_panel, products)
 
 
 def _weight_bytes(blocks: Blocks, vectors: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from automc.compiler.isa import LANES, STEP
+from automc.compiler.isa import LANES, STEP, Path
 from automc.compiler.kernel import Choice, Context, Kernel, chunks, padded
 from automc.compiler.opencl.grid import Numbers, grid
 from automc.compiler.opencl.result import Result
@@ -51,7 +51,9 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
             "}",
         ]
 
-    return tiled("dot products", operation, context, weights.choice, numbers, len(panels), open_panel, products)
+    return tiled(
+        "dot products", operation, context, weights.path, weights.choice, numbers, len(panels), open_panel, products
+    )
 
 
 def depthwise(operation: Convolve, context: Context) -> Kernel:
@@ -81,13 +83,16 @@ def depthwise(operation: Convolve, context: Context) -> Kernel:
             "}",
         ]
 
-    return tiled("depthwise", operation, context, weights.choice, numbers, len(panels), open_panel, products)
+    return tiled(
+        "depthwise", operation, context, weights.path, weights.choice, numbers, len(panels), open_panel, products
+    )
 
 
 def tiled(
     title: str,
     operation: Convolve,
     context: Context,
+    path: Path,
     choice: Callable[[str, str, int], Choice],
     numbers: Numbers,
     panels: int,
@@ -100,7 +105,6 @@ def tiled(
     the sums of a tile's pixels. Behind the last pixel, a tile computes it again and does not store it.
     """
     height, width = context.program.output_size(operation)
-    (path,) = context.target.paths
     pixels = range(path.pixels if height * width >= path.pixels else 1)
     result = Result.of(operation, context)
     body = [

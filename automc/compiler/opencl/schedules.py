@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from automc.compiler.kernel import Context, Kernel
+from automc.compiler.opencl.binary import binary
 from automc.compiler.opencl.blocks import block_sparse
 from automc.compiler.opencl.channels import concatenation, ranking, selection, shuffling
 from automc.compiler.opencl.convolution import convolution, depthwise
 from automc.compiler.opencl.pooling import pooling
 from automc.compiler.opencl.values import addition, dequantisation, gains, look_up, quantisation
+from automc.compiler.schedules.binary import is_binary
 from automc.compression.operations import (
     Convolve,
     Dequantise,
@@ -29,6 +31,8 @@ from automc.compression.operations import (
 def _convolve(operation: Convolve, context: Context) -> Kernel:
     if operation.is_depthwise:
         return depthwise(operation, context)
+    if is_binary(operation.weight_bits, context.program.tensors[operation.source].bits, operation.groups):
+        return binary(operation, context)
     return (block_sparse if operation.encoding == "blocks" else convolution)(operation, context)
 
 

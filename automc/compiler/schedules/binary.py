@@ -7,8 +7,10 @@ kernel starts from biases that hold the former, and walks over a copy of its sou
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from automc.compiler.isa import LANES, STEP, Path
 from automc.compiler.kernel import SCRATCH, Context, Kernel, Place, chunks, padded, signature
@@ -19,7 +21,7 @@ from automc.compiler.schedules.weights import Constants, Weights, pack
 from automc.compiler.storage import Symbols
 from automc.compression.operations import Convolve
 
-_WORD = 8 * STEP  # bits of a step
+WORD = 8 * STEP  # bits of a step
 
 
 def is_binary(weight_bits: int, source_bits: int, groups: int) -> bool:
@@ -27,26 +29,45 @@ def is_binary(weight_bits: int, source_bits: int, groups: int) -> bool:
     return weight_bits == 1 and source_bits == 1 and groups == 1
 
 
+@dataclass(frozen=True, eq=False)
+class Bits:
+    """The weights of a binary layer as words of bits, 1 for +1; each word is a step."""
+
+    words: int  # of a pixel
+    window: Window
+    rows: NDArray[np.int8]  # `outputs x steps x STEP`
+
+    @classmethod
+    def of(cls, operation: Convolve) -> Bits:
+        """Those of a convolution of one-bit weights."""
+        bits = padded((operation.weight > 0).transpose(0, 2, 3, 1), WORD)
+        packed = np.packbits(bits, axis=-1, bitorder="little").view(np.int8).transpose(0, 3, 1, 2)
+        window = Window.of(packed.shape, operation.dilation, 1)
+        return cls(packed.shape[1] // STEP, window, window_rows(packed, window))
+
+    def constants(self, operation: Convolve, path: Path) -> Constants:
+        """What is stored of them, and biases that hold how many of a window's weights are +1."""
+        panels = chunks(operation.outputs, path.vectors * LANES)
+        starts = operation.bias + (operation.weight > 0).sum((1, 2, 3), dtype=np.int32)
+        parts = np.split(self.rows, np.cumsum(panels)[:-1])
+        stored = np.concatenate([pack(part, path).view(np.uint8) for part in parts])
+        return Constants.of(dataclasses.replace(operation, bias=starts), panels, stored, Symbols(8), {})
+
+
 def binary(operation: Convolve, context: Context) -> Kernel:
     """The kernel of a convolution of one-bit weights over a one-bit tensor."""
     source = context.layouts[operation.source]
     tensor, padding = source.tensor, operation.padding
-    words = -(-tensor.channels // _WORD)
+    bits = Bits.of(operation)
+    words, window, rows = bits.words, bits.window, bits.rows
     height, width = tensor.height + 2 * padding[0], tensor.width + 2 * padding[1]
     pixel_bytes = words * STEP
     reading = Reading(operation, width * pixel_bytes, pixel_bytes)
 
-    positive = operation.weight > 0
-    bits = padded(positive.transpose(0, 2, 3, 1), _WORD)
-    packed = np.packbits(bits, axis=-1, bitorder="little").view(np.int8).transpose(0, 3, 1, 2)
-    window = Window.of(packed.shape, operation.dilation, 1)
-    rows = window_rows(packed, window)
     path = context.target.bits or _BITS
     interval = min(path.largest_sum // path.values_per_sum, rows.shape[1])
     panels = chunks(operation.outputs, path.vectors * LANES)
-    starts = operation.bias + positive.sum((1, 2, 3), dtype=np.int32)
-    stored = np.concatenate([pack(part, path).view(np.uint8) for part in np.split(rows, np.cumsum(panels)[:-1])])
-    constants = Constants.of(dataclasses.replace(operation, bias=starts), panels, stored, Symbols(8), {})
+    constants = bits.constants(operation, path)
     weights = Weights(path, constants, "1 bit", rows.shape[1] * STEP)
     tile = Tile.of(*context.program.output_size(operation), path.pixels)
     result = Result.of(operation, context)
@@ -54,15 +75,15 @@ def binary(operation: Convolve, context: Context) -> Kernel:
     def products(offsets: tuple[int, ...], vectors: int) -> list[str]:
         return Products(path, interval, offsets, vectors, window, *reading.window_bytes).lines()
 
-    last = tensor.channels % _WORD
+    last = tensor.channels % WORD
     mask = f" & {(1 << last) - 1:#x}u" if last else ""
     code = [
         signature("const uint8_t *values", *constants.parameters, "uint8_t *bits", *result.parameters),
         f"  for (int y = 0; y < {height}; y++) for (int x = 0; x < {width}; x++) {{",
         f"    const uint8_t *from = values + y * {source.row_bytes} + x * {tensor.channels};",
         f"    uint8_t *to = bits + y * {reading.row_bytes} + x * {pixel_bytes};",
-        f"    for (int i = 0; i < {words - 1}; i++) store_word(to + i * {STEP}, pack_bits(from + i * {_WORD}));",
-        f"    store_word(to + {(words - 1) * STEP}, pack_bits(from + {(words - 1) * _WORD}){mask});",
+        f"    for (int i = 0; i < {words - 1}; i++) store_word(to + i * {STEP}, pack_bits(from + i * {WORD}));",
+        f"    store_word(to + {(words - 1) * STEP}, pack_bits(from + {(words - 1) * WORD}){mask});",
         "  }",
         "  const uint8_t *source = bits;",
         *loops(panels, tile, reading, result, path, weights.open, products),

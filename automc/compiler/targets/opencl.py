@@ -17,6 +17,15 @@ _VOCABULARY = """\
 /* p[lane] - zero */
 int8 centred(const __global uchar *p, int zero) { return convert_int8(vload8(0, p)) - zero; }
 
+/* 32 values of 0 or 1 as the bits of a word, the lowest first; a product gathers the lowest bits of four bytes. What
+   other bytes behind the values are does no harm to the bits of the values. */
+uint4 gathered(uchar16 values) { return (as_uint4(values) & 0x01010101u) * 0x10204080u >> 28; }
+uint pack_bits(const __global uchar *p) {
+  const uint4 low = gathered(vload16(0, p)), high = gathered(vload16(1, p));
+  const uint4 bits = (low | high << 16) << (uint4)(0, 4, 8, 12);
+  return bits.s0 | bits.s1 | bits.s2 | bits.s3;
+}
+
 /* binary32(sums) * multipliers, each rounded once to nearest, ties to even */
 float8 scaled(int8 sums, float8 multipliers) { return convert_float8_rte(sums) * multipliers; }
 float8 scaled_by(int8 sums, int multiplier) { return scaled(sums, (float8)(as_float(multiplier))); }
@@ -71,5 +80,8 @@ OPENCL = Target(
     flags={"zig": ("-mcpu=baseline", *_INCLUDE), "gcc": _INCLUDE, "clang": _INCLUDE},
     loadable=False,
     machines=(Machine("pocl", "cpu"),),
+    bits=Path(
+        "popcount", "int8_t", lanes_together=False, values_per_sum=32, largest_sum=2**31 - 1, pixels=4, vectors=1
+    ),
     language="OpenCL C",
 )
