@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.errors import DataError, RunnerError
 from automc.schema import ExperimentSpec, SearcherSpec
-from automc.search.experiment import run_experiment
+from automc.search.experiment import Member, _run_in_processes, members, run_experiment
 from automc.search.pool import EvaluationPool
+from automc.search.study import Progress
 from automc.search.trials import LOG_NAME
+from tests.problems import tiny_problem
 from tests.test_evaluator import small_problem
 
 SEARCHERS = [
@@ -58,3 +65,58 @@ def test_a_process_says_why_it_cannot_load_its_environment_or_that_it_died() -> 
             pool.begin(policy)()
         with pytest.raises(RunnerError, match="was killed"):
             pool.begin(policy)
+
+
+PARENT = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from automc.search.pool import end_with_the_parent
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, context, initializer=end_with_the_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_process_ends_with_the_one_that_began_it(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert parent.stdout is not None
+    child = Path("/proc", parent.stdout.readline().strip())
+    assert child.is_dir()
+    parent.kill()
+    parent.wait()
+    while is_alive(child):  # or this test hangs
+        time.sleep(0.05)
+
+
+def is_alive(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def load_tiny(name: str) -> Problem:
+    return tiny_problem()
+
+
+def search_for_ever(member: Member, evaluator: Evaluator, report: Callable[[Member, None], None]) -> None:
+    while True:
+        report(member, None)
+        time.sleep(0.01)
+
+
+def test_studies_in_processes_end_when_the_experiment_is_stopped() -> None:
+    """As by the signal of a job scheduler, which reaches no other process; or this test hangs."""
+    studies = members(ExperimentSpec(description="", envs=["tiny"], searchers=SEARCHERS))
+
+    def stop(member: Member, progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _run_in_processes(studies, search_for_ever, load_tiny, 2, stop)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import multiprocessing
+import os
 import re
+import signal
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import ExitStack
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from automc.errors import ConfigError
 from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec
 from automc.search.log import Header
-from automc.search.pool import EvaluationPool
+from automc.search.pool import EvaluationPool, end_with_the_parent
 from automc.search.searchers import build_searcher, check_settings
 from automc.search.study import Progress, Study
 
@@ -187,7 +189,8 @@ def _run_in_processes(
     import torch
 
     context = multiprocessing.get_context("spawn")  # a forked child would inherit torch's threads in mid-work
-    with context.Manager() as manager, ProcessPoolExecutor(workers, context) as pool:
+    processes = ProcessPoolExecutor(workers, context, initializer=end_with_the_parent)
+    with context.Manager() as manager, processes as pool:
         messages = manager.Queue()
         threads = torch.get_num_threads()  # the same for all, because a study's log is bound to it
         running = {pool.submit(_run_there, run, member, load, threads, messages) for member in chosen}
@@ -200,6 +203,9 @@ def _run_in_processes(
                     future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # Ctrl-C reaches all processes of a terminal, a job scheduler's signal this one alone.
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, signal.SIGINT)  # type: ignore[arg-type]
             raise
 
 

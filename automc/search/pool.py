@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -34,7 +36,7 @@ class EvaluationPool:
 
         self.workers = workers
         context = multiprocessing.get_context("spawn")  # a forked child would inherit torch's threads in mid-work
-        self._executor = ProcessPoolExecutor(workers, context, initializer=_leave_signals_to_the_parent)
+        self._executor = ProcessPoolExecutor(workers, context, initializer=_begin)
         self._evaluate = partial(_outcome, load, name, torch.get_num_threads())
 
     def begin(self, policy: Policy) -> Callable[[], Outcome]:
@@ -67,8 +69,21 @@ def _died() -> RunnerError:
     return RunnerError("a process that evaluated policies was killed; too little memory for so many --workers?")
 
 
-def _leave_signals_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent answers it
+    end_with_the_parent()
+
+
+def end_with_the_parent() -> None:
+    """Let this process end when the one that began it is killed, instead of waiting for its orders for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this one was begun by `multiprocessing`
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)  # logs and files are written so that they survive it
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 _EVALUATORS: dict[str, Evaluator] = {}  # of this process, which serves one pool
