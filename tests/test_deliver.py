@@ -200,7 +200,7 @@ def test_a_layer_of_several_convolutions_is_one_row(tmp_path: Path) -> None:
     rows = layer_rows(problem, Contestant("searched", "searched", policy, program), artifact)
     assert [row.name for row in rows] == [layer.name for layer in problem.network.convs]
     assert [row.weights for row in (rows[0], rows[1], rows[-1])] == ["codebook", "8", "low rank"]
-    assert sum(row.macs for row in rows) == program.macs()
+    assert sum(row.macs for row in rows) == program.macs
     assert sum(row.size_bytes for row in rows) <= artifact.manifest["weight_bytes"]
 
 

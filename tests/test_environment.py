@@ -37,7 +37,7 @@ def unevenly_priced(seed: int) -> FormulaPricing:
 
     class Uneven(FormulaPricing):
         def cost(self, policy):
-            fingerprint = [int(digit, 16) for digit in policy.fingerprint()[:8]]
+            fingerprint = [int(digit, 16) for digit in policy.fingerprint[:8]]
             cost = super().cost(policy)
             factor = 0.5 + np.random.default_rng([seed, *fingerprint]).random()
             return FormulaCost(cost.latency_ms * factor, cost.energy_mj, cost.size_bytes, cost.macs)

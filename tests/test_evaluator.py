@@ -68,7 +68,7 @@ def test_metrics_are_what_the_interpreter_computes(problem, fidelity, split):
     assert metrics.quality_loss == dense_right - right
     assert metrics.logit_error == pytest.approx(((logits - dense) ** 2).mean(), rel=1e-4)
     cost = problem.cost(policy)
-    assert (metrics.latency_ms, metrics.size_bytes, metrics.macs) == (cost.latency_ms, cost.size_bytes, program.macs())
+    assert (metrics.latency_ms, metrics.size_bytes, metrics.macs) == (cost.latency_ms, cost.size_bytes, program.macs)
     assert metrics.peak_memory_bytes > 0
 
 
@@ -178,7 +178,7 @@ def test_a_split_group_is_priced_by_the_channels_that_really_remain():
     evaluator = Evaluator(halved)
     for ratio in (0.5, 0.75):
         policy = Policy(keep_ratio={"first": ratio}).normalised(halved.network)
-        assert evaluator.evaluate(policy).macs == evaluator.program(policy).macs()
+        assert evaluator.evaluate(policy).macs == evaluator.program(policy).macs
 
 
 def test_no_choice_leaves_a_part_of_a_split_group_empty():

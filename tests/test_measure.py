@@ -120,7 +120,7 @@ def test_a_random_program_calls_the_kernels_that_its_policy_names(module: type) 
     assert [operation.weight_bits for operation in convolutions] == [kernel.weight_bits for kernel in weighted]
     bits = [program.tensors[operation.source].bits for operation in convolutions]
     assert bits == [kernel.activation_bits for kernel in weighted]
-    assert program.macs() == sum(kernel.macs for kernel in weighted)
+    assert program.macs == sum(kernel.macs for kernel in weighted)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
     assert np.isfinite(interpret(program, pixels)).all()
 

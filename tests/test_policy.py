@@ -26,8 +26,8 @@ def test_every_name_is_written_out(network):
 def test_equal_meanings_have_equal_fingerprints(network):
     nearly_half = Policy(keep_ratio={"same1.0": 0.52}).normalised(network)  # of 8 channels both keep 4
     half = Policy(keep_ratio={"same1.0": 0.5}, activation_bits={"add": 8}).normalised(network)
-    assert nearly_half.fingerprint() == half.fingerprint()
-    assert half.fingerprint() != Policy().normalised(network).fingerprint()
+    assert nearly_half.fingerprint == half.fingerprint
+    assert half.fingerprint != Policy().normalised(network).fingerprint
     assert half.normalised(network) == half
 
 

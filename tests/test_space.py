@@ -45,7 +45,7 @@ def test_policies_and_choices_are_each_others_inverse():
         policy = asked.policy(indices)
         assert policy == policy.normalised(asked.network)
         assert asked.choices_of(policy) == indices
-        assert Policy.from_json(policy.to_json()).fingerprint() == policy.fingerprint()
+        assert Policy.from_json(policy.to_json()).fingerprint == policy.fingerprint
     assert asked.choices_of(Policy()) == asked.largest()
     assert asked.policy(asked.smallest()).keep_ratio == {"a": 0.25, "b": 0.25}
 

@@ -142,7 +142,7 @@ class Waiting:
         self.begun: list[str] = []
 
     def begin(self, policy: Policy) -> Callable[[], Outcome]:
-        self.begun.append(policy.fingerprint())
+        self.begun.append(policy.fingerprint)
         return lambda: accuracy_of(policy)
 
 
@@ -158,7 +158,7 @@ def test_evaluations_side_by_side_write_the_same_log(tmp_path: Path, workers: in
     assert len(pool.begun) <= 12  # nothing is begun that is no trial
     assert study(tmp_path / "pool", 33, Generations(), evaluate, pool=pool).run() == alone
     assert log_of(tmp_path / "pool") == log_of(tmp_path / "alone")
-    assert len(pool.begun) == len(set(pool.begun)) == len({trial.policy.fingerprint() for trial in alone})
+    assert len(pool.begun) == len(set(pool.begun)) == len({trial.policy.fingerprint for trial in alone})
     assert study(tmp_path / "pool", 40, Generations(), evaluate, pool=pool, seconds=-1.0).run() == alone
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from automc.analysis.pareto import Floats
 
+_BOUNDS = (0.025, 0.975)  # of a 95 % interval
 _RESAMPLES = 5000
 _RESAMPLED_CURVES = 500
 
@@ -56,8 +57,8 @@ def _interquartile_means(samples: Floats) -> Floats:
     return means
 
 
-def interquartile_interval(scores: Floats, rng: np.random.Generator, confidence: float = 0.95) -> Interval:
-    """The interquartile mean of `runs x tasks` with its stratified percentile-bootstrap interval.
+def interquartile_interval(scores: Floats, rng: np.random.Generator) -> Interval:
+    """The interquartile mean of `runs x tasks` with its stratified percentile-bootstrap interval of 95 %.
 
     Runs are drawn again within each task, so that every resample holds each task equally often (Agarwal et al. 2021,
     section 4.1). One run says nothing about the spread of runs: its interval is everything.
@@ -68,13 +69,12 @@ def interquartile_interval(scores: Floats, rng: np.random.Generator, confidence:
         return Interval(estimate, -np.inf, np.inf)
     drawn = rng.integers(0, runs, (_RESAMPLES, runs, tasks))
     samples = np.take_along_axis(scores[None], drawn, axis=1).reshape(_RESAMPLES, -1)
-    tail = (1 - confidence) / 2
-    lower, upper = np.quantile(_interquartile_means(samples), [tail, 1 - tail])
+    lower, upper = np.quantile(_interquartile_means(samples), _BOUNDS)
     return Interval(estimate, float(lower), float(upper))
 
 
-def interquartile_band(curves: Floats, rng: np.random.Generator, confidence: float = 0.95) -> tuple[Floats, ...]:
-    """The interquartile mean at each place of `runs x n`, and the lower and upper bounds of its bootstrap interval.
+def interquartile_band(curves: Floats, rng: np.random.Generator) -> tuple[Floats, ...]:
+    """The interquartile mean at each place of `runs x n`, and the bounds of its bootstrap interval of 95 %.
 
     Whole runs are drawn again, so that a bound is as steady as a curve. The band of one run is the run.
     """
@@ -84,8 +84,7 @@ def interquartile_band(curves: Floats, rng: np.random.Generator, confidence: flo
         return middle, middle, middle
     drawn = rng.integers(0, runs, (_RESAMPLED_CURVES, runs))
     samples = np.stack([_interquartile_means(curves[picked].T) for picked in drawn])
-    tail = (1 - confidence) / 2
-    lower, upper = np.quantile(samples, [tail, 1 - tail], axis=0)
+    lower, upper = np.quantile(samples, _BOUNDS, axis=0)
     return middle, lower, upper
 
 

@@ -112,7 +112,7 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
         "expanded_bytes": lowered.expanded_bytes,
         "weight_bytes": weight_bytes,
         "size_bytes": (folder / STATIC).stat().st_size,
-        "macs": program.macs(),
+        "macs": program.macs,
         "operations": [{"tensor": operation.target, **asdict(kernel.choice)} for operation, kernel in kernels],
         "files": {name: sha256_of(folder / name) for name in (*_FILES, *optional)},
     }
@@ -136,9 +136,7 @@ def open_artifact(folder: Path) -> Artifact:
     return Artifact(folder, manifest)
 
 
-def compile_batch(
-    programs: Sequence[Program], target: str, folder: Path, compiler: str = "zig", threads: int = 1
-) -> list[Library]:
+def compile_batch(programs: Sequence[Program], target: str, folder: Path, threads: int = 1) -> list[Library]:
     """Compile many programs for one target as one library in `folder`, and load each; to measure or to test them.
 
     Raises `RunnerError` where they do not run on this machine.
@@ -147,7 +145,7 @@ def compile_batch(
         raise RunnerError(f"libraries for {target} cannot be loaded and timed on this machine")
     lowered = _batch(programs, target, threads)
     pooled = any(each.threads > 1 for each in lowered.values())
-    build(emit_source(lowered), tool_chain(compiler, find_target(target)), folder, threads=pooled)
+    build(emit_source(lowered), tool_chain("zig", find_target(target)), folder, threads=pooled)
     code = open_code(folder / SHARED)
     return [Library(code, prefix, each.program, each.arena_bytes) for prefix, each in lowered.items()]
 

@@ -25,10 +25,10 @@ class Symbols:
     table: NDArray[np.int8] | None = None
 
     @classmethod
-    def tabled(cls, weights: NDArray[np.int8], least_bits: int = 1) -> Symbols:
+    def tabled(cls, weights: NDArray[np.int8]) -> Symbols:
         """Symbols that are places in the table of the values that occur in `weights`."""
         values = np.unique(weights)
-        bits = max(least_bits, int(len(values) - 1).bit_length())
+        bits = max(1, int(len(values) - 1).bit_length())
         return cls(bits, np.concatenate([values, np.full((1 << bits) - len(values), values[-1])]))
 
     @classmethod

@@ -82,6 +82,7 @@ class Policy(BaseModel):
             faults = (f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
             raise PolicyError(f"{source}: " + "; ".join(faults)) from error
 
+    @property
     def fingerprint(self) -> str:
         """A hash of what was chosen."""
         return sha256_of(canonical_json(self.model_dump(mode="json")).encode())

@@ -81,6 +81,7 @@ class Program:
         """How many float32 results an image gives."""
         return self.result.results(self.tensors)
 
+    @property
     def macs(self) -> int:
         """Multiply-accumulates for one image, but for those that kernels skip: of zeros left out, of closed gates."""
         return sum(self.macs_of(operation) for operation in self.operations if isinstance(operation, Convolve))

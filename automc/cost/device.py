@@ -20,9 +20,7 @@ from automc.files import cache_directory, canonical_json, locked, sha256_of
 HOST = "host"
 
 
-def open_device(
-    device: str, needs: Sequence[Need], report: Report, seconds: float = 600.0, may_measure: bool = True
-) -> LatencyTable:
+def open_device(device: str, needs: Sequence[Need], report: Report, may_measure: bool = True) -> LatencyTable:
     """The table of a device by name: `host`, or a file in `latency_tables/`.
 
     The host is measured first, see `measure_host`; where nothing may be measured, and it was not before, it is refused.
@@ -35,7 +33,7 @@ def open_device(
             f"{host_tables()} holds no table of this machine for these kernels; what was priced by one needs that very "
             "table, and another measurement would not be it"
         )
-    return read_table(measure_host(host_target(), needs, report, seconds))
+    return read_table(measure_host(host_target(), needs, report))
 
 
 def measure_host(target: str, needs: Sequence[Need], report: Report, seconds: float = 600.0) -> Path:

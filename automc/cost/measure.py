@@ -55,14 +55,12 @@ class Timer(Protocol):
         """What a call of a whole network takes beyond the sum of its kernels, in the middle, at least 0."""
 
 
-def measure(
-    needs: Iterable[Need], target: str, path: Path, report: Report, seconds: float = 600.0, notes: str = ""
-) -> LatencyTable:
+def measure(needs: Iterable[Need], target: str, path: Path, report: Report, seconds: float = 600.0) -> LatencyTable:
     """Time on this machine what `path` does not know yet of the kernels that these networks and search spaces need.
 
     Raises `TableError` if `path` holds a table of another machine or target, otherwise as `fill`.
     """
-    table = begun(path, empty_for(path.stem, processor(), target, notes))
+    table = begun(path, empty_for(path.stem, processor(), target))
     with tempfile.TemporaryDirectory(prefix="automc-reference-") as folder:
         return fill(table, list(needs), path, lambda: HostTimer(table, Path(folder)), report, seconds)
 

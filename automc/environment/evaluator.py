@@ -57,7 +57,7 @@ class Evaluator:
         finite. On the search split, some policies are timed, too, where the environment says so.
         """
         normalised = policy.normalised(self.problem.network)
-        key = normalised.fingerprint(), split
+        key = normalised.fingerprint, split
         if key not in self._known:
             program = self.program(normalised)
             metrics = self.judge(program, normalised, split)

@@ -14,6 +14,7 @@ Pixels = NDArray[np.uint8]
 
 SSIM_WINDOW = 11
 PERFECT_PSNR_DB = 100.0  # of images without any error, whose PSNR is infinite
+_DEVIATIONS = NormalDist().inv_cdf(0.975)  # that a two-sided interval of 95 % reaches
 _LEVELS = 255
 _IMAGES_AT_ONCE = 500
 
@@ -31,9 +32,9 @@ class Estimate:
     method: str = ""
 
 
-def share(hits: NDArray[np.bool_], confidence: float = 0.95) -> Estimate:
+def share(hits: NDArray[np.bool_]) -> Estimate:
     """The share of hits, `n`, with its score interval, which stays sensible near 0 and 1 (Wilson 1927)."""
-    total, z = len(hits), _deviations(confidence)
+    total, z = len(hits), _DEVIATIONS
     value = float(hits.mean())
     centre = (value + z * z / (2 * total)) / (1 + z * z / total)
     reach = z / (1 + z * z / total) * np.sqrt(value * (1 - value) / total + z * z / (4 * total * total))
@@ -41,16 +42,16 @@ def share(hits: NDArray[np.bool_], confidence: float = 0.95) -> Estimate:
     return Estimate(value, lower, upper, "Wilson score")
 
 
-def mean_of(values: Floats, confidence: float = 0.95) -> Estimate:
+def mean_of(values: Floats) -> Estimate:
     """The mean of one value an image, `n`, with the normal interval of its standard error."""
     value = float(values.mean())
     if len(values) < 2:
         return Estimate(value)
-    reach = _deviations(confidence) * float(values.std(ddof=1)) / len(values) ** 0.5
+    reach = _DEVIATIONS * float(values.std(ddof=1)) / len(values) ** 0.5
     return Estimate(value, value - reach, value + reach, "normal")
 
 
-def area_under_roc(scores: Floats, positive: NDArray[np.bool_], confidence: float = 0.95) -> Estimate:
+def area_under_roc(scores: Floats, positive: NDArray[np.bool_]) -> Estimate:
     """How likely a positive example has a higher score than a negative one, a tie counting half.
 
     scores, positive: `n`, with both kinds among them. The interval is that of DeLong et al. 1988, computed from ranks
@@ -63,7 +64,7 @@ def area_under_roc(scores: Floats, positive: NDArray[np.bool_], confidence: floa
     value = float(above.mean())
     if min(count, others) < 2:
         return Estimate(value)
-    reach = _deviations(confidence) * float(above.var(ddof=1) / count + below.var(ddof=1) / others) ** 0.5
+    reach = _DEVIATIONS * float(above.var(ddof=1) / count + below.var(ddof=1) / others) ** 0.5
     return Estimate(value, max(0.0, value - reach), min(1.0, value + reach), "DeLong")
 
 
@@ -128,8 +129,3 @@ def _ranks(values: Floats) -> Floats:
     last = np.cumsum(counts)
     ranks: Floats = (last - (counts - 1) / 2)[inverse]
     return ranks
-
-
-def _deviations(confidence: float) -> float:
-    """How many standard deviations a two-sided interval reaches."""
-    return NormalDist().inv_cdf((1 + confidence) / 2)

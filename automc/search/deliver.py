@@ -62,7 +62,7 @@ def deliver(
     key = sha256_of(
         canonical_json(
             {
-                "candidates": [candidate.trial.policy.fingerprint() for candidate in candidates],
+                "candidates": [candidate.trial.policy.fingerprint for candidate in candidates],
                 "settings": vars(settings),
                 "finetuning": problem.spec.finetuning.model_dump(),
                 "identity": dict(problem.identity),

@@ -138,7 +138,7 @@ def warnings(trials: Sequence[Trial], checks: Sequence[Check]) -> dict[str, str]
             f"warning: the reward hardly orders networks as fine-tuning does (rank correlation {tau:.2f} in "
             f"{len(checks)} checks). Use fidelity: sequential, more images in data.search, or metric: logit_error."
         )
-    recent = [trial.policy.fingerprint() for trial in trials[-_RECENT:]]
+    recent = [trial.policy.fingerprint for trial in trials[-_RECENT:]]
     if len(recent) == _RECENT and len(set(recent)) < _FEW:
         found["collapse"] = (
             f"warning: the last {_RECENT} trials are only {len(set(recent))} different policies: the searcher has "
@@ -146,7 +146,7 @@ def warnings(trials: Sequence[Trial], checks: Sequence[Check]) -> dict[str, str]
         )
     complete = [trial for trial in trials if trial.complete]
     best = max((trial.reward for trial in complete), default=0.0)
-    ties = {trial.policy.fingerprint() for trial in complete if trial.reward == best}
+    ties = {trial.policy.fingerprint for trial in complete if trial.reward == best}
     if len(ties) >= _TIES:
         found["saturation"] = (
             f"warning: {len(ties)} different policies share the best reward {best:.4f}: the search images cannot tell "

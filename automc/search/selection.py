@@ -65,7 +65,7 @@ def best_candidates(problem: Problem, folder: Path, count: int) -> list[Candidat
     found.sort(key=lambda candidate: -candidate.trial.reward)
     unique: dict[str, Candidate] = {}
     for candidate in found:
-        unique.setdefault(candidate.trial.policy.fingerprint(), candidate)
+        unique.setdefault(candidate.trial.policy.fingerprint, candidate)
     return list(unique.values())[:count]
 
 
@@ -81,7 +81,7 @@ def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report
     known = _known(path, key)
     judged: list[_Judged] = []
     for number, candidate in enumerate(candidates, start=1):
-        name = candidate.trial.policy.fingerprint()
+        name = candidate.trial.policy.fingerprint
         if name not in known:
             try:
                 known[name] = _judge(evaluator, candidate.trial.policy)

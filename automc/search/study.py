@@ -129,7 +129,7 @@ class _Answers(Evaluate):
 
     def _begin(self, policy: Policy, number: int) -> None:
         """Begin what is to be trial `number` in the pool, unless its answer is known or nobody will ask for it."""
-        name, pool = policy.fingerprint(), self._study.pool
+        name, pool = policy.fingerprint, self._study.pool
         asked = len(self._log.trials) <= number < self._study.trials and time.monotonic() <= self._deadline
         if pool is not None and asked and name not in self._known and name not in self._begun:
             self._begun[name] = pool.begin(policy)
@@ -141,7 +141,7 @@ class _Answers(Evaluate):
         replayed = number < len(self._log.trials)
         trial = self._recall(number, policy) if replayed else self._compute(number, policy)
         self._asked += 1
-        self._known[policy.fingerprint()] = trial
+        self._known[policy.fingerprint] = trial
         if trial.complete:
             self._worst = trial.reward if self._worst is None else min(self._worst, trial.reward)
             if self._best is None or trial.reward > self._best.reward:
@@ -152,7 +152,7 @@ class _Answers(Evaluate):
 
     def _recall(self, number: int, policy: Policy) -> Trial:
         trial = self._log.trials[number]
-        asked, logged = policy.fingerprint(), trial.policy.fingerprint()
+        asked, logged = policy.fingerprint, trial.policy.fingerprint
         if asked != logged:
             raise RunMismatch(
                 f"{self._log.path}: replay diverged at trial {number}: the searcher now asks for policy {asked[:12]}, "
@@ -164,7 +164,7 @@ class _Answers(Evaluate):
     def _compute(self, number: int, policy: Policy) -> Trial:
         if time.monotonic() > self._deadline:
             raise BudgetSpent(f"the time is over after {number} of {self._study.trials} trials")
-        known = self._known.get(policy.fingerprint())
+        known = self._known.get(policy.fingerprint)
         with self._times.evaluation(number):
             if known is None:
                 trial = self._evaluate(number, policy)
@@ -177,7 +177,7 @@ class _Answers(Evaluate):
 
     def _evaluate(self, number: int, policy: Policy) -> Trial:
         try:
-            begun = self._begun.pop(policy.fingerprint(), None)
+            begun = self._begun.pop(policy.fingerprint, None)
             outcome = self._study.evaluate(policy) if begun is None else begun()
         except (StorageError, RunnerError):
             raise  # a full disk or a killed process says nothing about the policy

@@ -41,7 +41,7 @@ class Trial:
         return {
             "number": self.number,
             "policy": self.policy.model_dump(mode="json"),
-            "fingerprint": self.policy.fingerprint(),
+            "fingerprint": self.policy.fingerprint,
             "metrics": dict(self.metrics),
             "reward": self.reward,
             "state": self.state,
@@ -59,7 +59,7 @@ class Trial:
             record["state"],
             record["reason"],
         )
-        if trial.policy.fingerprint() != record["fingerprint"]:
+        if trial.policy.fingerprint != record["fingerprint"]:
             raise ValueError("the policy's fingerprint is not that of the policy")
         return trial
 
@@ -98,7 +98,7 @@ def read_trials(path: Path) -> pandas.DataFrame:
     rows = []
     for trial in trials:
         row = {"number": trial.number, "state": trial.state, "reward": trial.reward, **trial.metrics}
-        rows.append(row | {"reason": trial.reason, "policy": trial.policy, "fingerprint": trial.policy.fingerprint()})
+        rows.append(row | {"reason": trial.reason, "policy": trial.policy, "fingerprint": trial.policy.fingerprint})
     frame = pandas.DataFrame(rows)
     frame.attrs["header"] = dict(header)
     return frame

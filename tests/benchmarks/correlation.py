@@ -88,7 +88,7 @@ def study(options: argparse.Namespace) -> None:
                 {
                     "policy": number,
                     "keep_ratio": dict(policies[number].keep_ratio),
-                    "macs": program.macs() / network.macs,
+                    "macs": program.macs / network.macs,
                     "logit_error": float(np.square(logits - taught, dtype=np.float64).mean()),
                     "before": float((logits.argmax(1) == before.labels).mean()),
                     "after": tuned(number, options.epochs),

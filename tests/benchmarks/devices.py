@@ -60,7 +60,7 @@ def main(trials: int = TRIALS) -> None:
         policies = {}
         for name, problem in devices.items():
             policies[name] = searched(problem, trials, Path(folder) / name)
-            print(f"searched for {name}: {policies[name].fingerprint()[:12]}", flush=True)
+            print(f"searched for {name}: {policies[name].fingerprint[:12]}", flush=True)
     errors = {name: Evaluator(devices[name]).evaluate(policy).logit_error for name, policy in policies.items()}
     print(f"\nlatency as a share of the device's dense 8-bit network; at most {SHARE} is asked for")
     print(f"{'searched for':16s} {'logit error':>12s} " + " ".join(f"{name:>16s}" for name in devices))

@@ -75,7 +75,7 @@ def compare_blocks(folder: Path) -> None:
         times = np.array([[library.time(pixels[0], 5).min() for library in libraries] for _ in range(ROUNDS)])
         ratio, quartiles = np.median(times[:, 0] / times[:, 1]), np.quantile(times, 0.25, axis=0)
         print(
-            f"ResNet-8 ({dense.macs() / 1e6:.2f} M MACs) {target} W{weight_bits}A{activation_bits}: dense "
+            f"ResNet-8 ({dense.macs / 1e6:.2f} M MACs) {target} W{weight_bits}A{activation_bits}: dense "
             f"{quartiles[0] * 1e3:.4f} ms, half of the blocks {quartiles[1] * 1e3:.4f} ms, {ratio:.2f} times as fast"
         )
 

@@ -66,7 +66,7 @@ def main() -> None:
         program = preparation.sequential(Policy(weights=dict.fromkeys(middle, choice)))
         spent = time.process_time() - started
         accuracy = (Executor(program).run(test.pixels).argmax(1) == test.labels).mean()
-        print(f"| {name} | {accuracy:.2%} | {program.macs() / 1e6:.1f} M | {spent:.1f} |", flush=True)
+        print(f"| {name} | {accuracy:.2%} | {program.macs / 1e6:.1f} M | {spent:.1f} |", flush=True)
     inside = Policy(
         keep_ratio={group.name: 0.5 for group in network.groups if group.prunable and len(group.members) == 1}
     )

@@ -180,7 +180,7 @@ def compare(network_name: str, rounds: int, held: str) -> None:
         times = np.array([[take() for take in timers.values()] for _ in range(rounds)])
     quartiles = dict(zip(timers, np.quantile(times, 0.25, axis=0), strict=True))
     best = min(quartiles[label] for label in peers)
-    macs = found[8, 8].macs()
+    macs = found[8, 8].macs
     print(f"\n{network_name}, {macs / 1e6:.2f} M MACs, peers {held}, {rounds} rounds")
     for label, seconds in sorted(quartiles.items(), key=lambda entry: entry[1]):
         rate = f"{macs / seconds / 1e9:7.1f} GMAC/s"

@@ -63,7 +63,7 @@ def instructions(target: str, machine: Machine) -> list[float]:
         emulated = emulate_batch(programs(), target, Path(folder), machine)
         image = np.random.default_rng(1).integers(0, 256, (8, 8, 64), np.uint8)
         counts = [emulated.instructions(number, image) for number in range(len(emulated.programs))]
-    macs = [program.macs() for program in emulated.programs]
+    macs = [program.macs for program in emulated.programs]
     return [(counts[n] - counts[0]) / (macs[n] - macs[0]) for n in range(1, len(counts))]
 
 

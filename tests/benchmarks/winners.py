@@ -72,7 +72,7 @@ def judged(run: Path) -> list[Record]:
             header, trials = read_log(path)
             name = header["environment"]
             best = max((trial for trial in trials if trial.complete), key=lambda trial: trial.reward)
-            key = name, best.policy.fingerprint()
+            key = name, best.policy.fingerprint
             if key not in known:
                 if name not in evaluators:
                     problem = open_problem(name, tuple(identity["overrides"]), weights and Path(weights))

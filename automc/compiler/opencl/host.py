@@ -114,7 +114,7 @@ def _sizes(lowered: Lowered, prefix: str) -> dict[str, object]:
     program, last = lowered.program, len(lowered.kernels) - 1
     return {
         "prefix": prefix,
-        "macs": program.macs(),
+        "macs": program.macs,
         "description": lowered.target.description,
         "reasons": "; ".join(f"{code}, {reason}" for code, reason in STATUS.items() if code),
         "height": program.input.height,
