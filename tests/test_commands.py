@@ -308,6 +308,20 @@ def test_the_road_from_a_policy_to_a_verified_library(automc, tmp_path):
     assert "model.c" in errors
 
 
+def test_the_log_of_a_training_survives_its_resumption(automc, tmp_path):
+    recipe = ("training.epochs=1", "data.search=700", "data.selection=500", "data.calibration=50")
+    command = ("train", "resnet8_digits", *recipe, "--out", "mine")
+    code, output, errors = automc(*command)
+    assert code == 0, errors
+    assert output.strip() == str(Path("mine", "resnet8_digits.safetensors"))
+    log = (tmp_path / "mine" / "resnet8_digits.log").read_text()
+    _, _, epoch, test = log.splitlines()
+    assert epoch.startswith("epoch 1/1  loss")
+    assert test.startswith("test accuracy")
+    assert automc(*command)[0] == 0
+    assert (tmp_path / "mine" / "resnet8_digits.log").read_text() == log
+
+
 def test_tune_works_here_and_in_the_background_and_show_tells_what_it_found(automc, tmp_path, monkeypatch):
     (tmp_path / "latency_tables").mkdir()
     network = trace(build_network("resnet8", 10, 1), (1, 8, 8), (0.3,), (0.4,), "resnet8")

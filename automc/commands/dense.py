@@ -33,7 +33,7 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
     from automc.files import write_atomic
     from automc.network.datasets import Images, split
     from automc.network.resources import keep_memory
-    from automc.network.training import ask, train
+    from automc.network.training import STATE_NAME, ask, train
     from automc.network.zoo import build_network
 
     spec, file = read_environment(name, overrides)
@@ -41,17 +41,22 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
     dataset = open_dataset(spec, file)
     splits = split(dataset, spec.data.search, spec.data.selection, spec.data.carve_from, spec.data.seed)
     folder = out or Path("runs") / "training" / name
-    lines = [
+    log = folder / f"{name}.log"
+    heading = [
         f"{spec.network} on {len(splits.train)} training images of {dataset.name}; "
         f"held out: {len(splits.search)} for search, {len(splits.selection)} for selection",
         f"recipe: {spec.training.model_dump_json()}",
     ]
-    for line in lines:
+    for line in heading:
         note(line)
+    resumed = (folder / STATE_NAME).is_file() and log.is_file()
+    lines = log.read_text(encoding="utf-8").splitlines() if resumed else heading
 
     def report(line: str) -> None:
         note(line)
-        lines.append(line)
+        if line not in lines[-1:]:  # the last one of a training that was finished already
+            lines.append(line)
+            write_atomic(log, "\n".join(lines) + "\n")
 
     def judged(name: str, images: Images, module: nn.Module) -> str:
         outputs = ask(module, images.pixels, dataset.mean, dataset.std)
@@ -67,5 +72,4 @@ def train_command(name: str, overrides: tuple[str, ...], out: Path | None) -> No
     report(judged("test", splits.test, module))
     weights = folder / f"{name}.safetensors"
     write_atomic(weights, save({key: value.contiguous() for key, value in module.state_dict().items()}))
-    write_atomic(folder / f"{name}.log", "\n".join(lines) + "\n")
     say(str(weights))

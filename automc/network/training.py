@@ -22,6 +22,7 @@ from automc.schema import TrainingSpec
 
 Report = Callable[[str], None]
 
+STATE_NAME = "state.safetensors"
 _BATCH = 250  # images asked at once
 
 
@@ -191,14 +192,14 @@ def _store(
         for part, value in optimizer.state[parameter].items():
             tensors[f"{part}.{name}"] = value.contiguous()
     # One file, so that no crash can leave tensors and the count of epochs from different moments.
-    write_atomic(folder / "state.safetensors", save(tensors, identity | {"epochs": str(epochs)}))
+    write_atomic(folder / STATE_NAME, save(tensors, identity | {"epochs": str(epochs)}))
 
 
 def _restore(module: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, str], folder: Path) -> int:
     """Load the last finished epoch's state, if there is one, and return how many epochs it has seen."""
     from safetensors import SafetensorError, safe_open
 
-    path = folder / "state.safetensors"
+    path = folder / STATE_NAME
     if not path.exists():
         return 0
     try:
