@@ -63,10 +63,12 @@ def run(
 ) -> None:
     """Search, build the winner's library, verify it, and write the report.
 
-    The same command goes on where a stopped or killed one was, and ends with the same result.
+    The same command goes on where a stopped or killed one was, and ends with the same result. For an experiment,
+    FIELD=VALUE lies over its own file, and env.FIELD=VALUE over those of its environments.
 
     Examples:
       automc run quickstart
+      automc run quickstart env.goal.limits.latency_ms=40%
       automc run resnet20_cifar10 --trials 200
       automc run resnet20_cifar10 goal.limits.latency_ms=40% --searcher random --seed 3
       automc run resnet20_baselines --only 1/4

@@ -72,8 +72,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
 def _fault(
     model: type[BaseModel], fault: dict[str, Any], source: str, places: Mapping[tuple[str | int, ...], str]
 ) -> str:
-    location = tuple(part for part in fault["loc"] if part != "[key]")  # pydantic's mark of a mapping's key
-    # pydantic adds the tags of unions to a location; the file knows only keys and positions.
+    location, allowed = _followed(model, fault["loc"])
     known = location
     while known and known not in places:
         known = known[:-1]
@@ -81,24 +80,35 @@ def _fault(
     field = ".".join(str(part) for part in location)
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        return f"{where}: unknown field '{field}'{suggest(str(location[-1]), _fields_at(model, location[:-1]))}"
+        return f"{where}: unknown field '{field}'{suggest(str(location[-1]), allowed)}"
     if fault["type"] == "missing":
         return f"{where}: the field '{field}' is missing"
+    if fault["type"] == "union_tag_invalid":
+        name, tag, tags = (fault["ctx"][part] for part in ("discriminator", "tag", "expected_tags"))
+        return f"{where}: {field}: no {name[1:-1]} '{tag}'{suggest(tag, _QUOTED.findall(tags))}"
     nearest = closest(str(fault["input"]), _QUOTED.findall(message)) if fault["type"] == "literal_error" else ""
     return f"{where}: {field}: {message}. Got {fault['input']!r} instead{nearest or '.'}"
 
 
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """The names of the fields of the model that stands at `location` inside `model`."""
+def _followed(model: type[BaseModel], location: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], list[str]]:
+    """A fault's place in a file, and the fields that the innermost model on the way there has.
+
+    pydantic adds to a place the tags of unions, and a mark behind a mapping's key.
+    """
     annotation: Any = model
+    allowed, plain = list(model.model_fields), []
     for part in location:
         models = _models_in(annotation)
         if fields := [found.model_fields for found in models if part in found.model_fields]:
             annotation = fields[0][str(part)].annotation
         elif tagged := [found for found in models if _has_tag(found, part)]:
-            annotation = tagged[0]
-    models = _models_in(annotation)
-    return list(models[0].model_fields) if models else []
+            annotation, allowed = tagged[0], list(tagged[0].model_fields)
+            continue
+        if part != "[key]":
+            plain.append(part)
+        if inner := _models_in(annotation):
+            allowed = list(inner[0].model_fields)
+    return tuple(plain), allowed
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

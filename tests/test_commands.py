@@ -67,6 +67,8 @@ print(sorted({"torch", "gymnasium", "numpy", "pydantic", "optuna"} & set(sys.mod
         (("run", "quickstrat"), "Did you mean 'quickstart'?"),
         (("run", "quickstart", "trails=3"), "unknown field 'trails'. Did you mean 'trials'?"),
         (("run", "quickstart", "env.goal.reward=best"), "'amc', 'mnasnet', 'absolute' or 'fastest'"),
+        (("run", "quickstart", "goal.reward=fastest"), "a field of its environments is env.goal"),
+        (("run", "resnet8_digits", "--seed", "99999999999"), "seeds.0: Input should be less than 4294967296"),
         (("run", "quickstart", "--time", "10"), "must be a number and a unit"),
         (("run", "quickstart", "--only", "3/2"), "only must be K/N"),
         (("run", "quickstart", "--searcher", "random"), "searchers=[random]"),
@@ -96,6 +98,7 @@ print(sorted({"torch", "gymnasium", "numpy", "pydantic", "optuna"} & set(sys.mod
         (("energy", "nowhere"), "nowhere"),
         (("--plugin", "no_such_module", "list"), "no such module"),
         (("--plugin", "no_such.module", "list"), "no such module"),
+        (("--plugin", "", "list"), "its name is empty"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -112,7 +112,8 @@ def test_choices_of_a_space_ascend(write):
     ("methods", "message"),
     [
         ("[{method: codebok, entries: 4}]", "one of uniform, codebook, sparse, low_rank, gated"),
-        ("[{method: codebook, entries: 1}]", "needs at least 2 entries"),
+        ("[{method: codebook, entries: 1}]", ":2: methods.0.entries: .* needs at least 2 entries"),
+        ("[{weight_bits: 4}, {method: codebook, entires: 4}]", r"'methods\.1\.entires'\. Did you mean 'entries'"),
         ("[{method: codebook, entries: 4}, {method: codebook, entries: 4}]", "codebook of 4 stands twice"),
         ("[{method: uniform, weight_bits: 3}]", "3 bits belongs into weight_bits"),
     ],

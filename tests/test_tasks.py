@@ -207,9 +207,12 @@ def test_denoising_from_the_search_to_the_report(digits, tmp_path):
 @pytest.mark.parametrize(
     ("task", "fault"),
     [
-        ("deniose", "Input tag 'deniose' found using 'kind' does not match any of the expected tags: 'classify'"),
-        ({"kind": "denoise"}, "data.task.denoise.noise' is missing"),
-        ({"kind": "denoise", "noise": 5, "nose": 3}, r"'data.task.denoise.nose'. Did you mean 'noise'\? .*kind, noise"),
+        ("deniose", r"data.task: no kind 'deniose'\. Did you mean 'denoise'\? \(known: classify, denoise"),
+        ({"kind": "denoise"}, "the field 'data.task.noise' is missing"),
+        (
+            {"kind": "denoise", "noise": 5, "nose": 3},
+            r"'data.task.nose'. Did you mean 'noise'\? \(known: kind, noise\)",
+        ),
     ],
 )
 def test_a_task_that_is_not_well_said_is_refused(task, fault):

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from automc.commands.options import Out, Target
+from automc.commands.options import Target
 
 
 def measure(
     names: Annotated[list[str], typer.Argument(help="Environments whose kernels are timed.")],
     target: Target = None,
-    out: Out = None,
+    out: Annotated[Path | None, typer.Option(help="The table to write to, or to go on with (a CSV file).")] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Stop after about this long.")] = 5.0,
     device: Annotated[str | None, typer.Option(help="The name of another device, which --runner reaches.")] = None,
     cpu: Annotated[str | None, typer.Option(help="The device's processor, for the table.")] = None,

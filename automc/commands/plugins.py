@@ -15,6 +15,8 @@ def import_plugins(names: Sequence[str]) -> None:
     if names and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in names:
+        if not name:
+            raise NameNotFound("--plugin must name a module, and its name is empty")
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:

@@ -16,8 +16,8 @@ from automc.commands.plugins import import_plugins
 from automc.commands.specs import open_problem, read_environment
 from automc.errors import ConfigError, EvaluationFailed, NameNotFound
 from automc.files import suggest
-from automc.reading import read_spec
-from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec
+from automc.reading import make_spec, read_spec
+from automc.schema import EnvironmentSpec, ExperimentSpec, MonitorSpec
 
 if TYPE_CHECKING:
     from automc.environment.problem import Problem
@@ -113,20 +113,25 @@ def _specification(
             )
         inner = tuple(text.removeprefix(_OF_ENVIRONMENT) for text in overrides if text.startswith(_OF_ENVIRONMENT))
         outer = tuple(text for text in overrides if not text.startswith(_OF_ENVIRONMENT))
+        for text in outer:
+            field = text.partition("=")[0].partition(".")[0]
+            if field in EnvironmentSpec.model_fields.keys() - ExperimentSpec.model_fields.keys():
+                field = f"{_OF_ENVIRONMENT}{field}"
+                raise ConfigError(f"override '{text}': {name} is an experiment; a field of its environments is {field}")
         asked = (() if trials is None else (f"trials={trials}",)) + (() if seed is None else (f"seeds=[{seed}]",))
         return read_spec(ExperimentSpec, find("experiments", name), outer + asked), inner
     if name not in entries("envs"):
         known = [*entries("experiments"), *entries("envs")]
         raise NameNotFound(f"no '{name}' in experiments/ or envs/{suggest(name, known)}")
     spec, _ = read_environment(name, overrides)
-    experiment = ExperimentSpec(
-        description=spec.description,
-        envs=[name],
-        searchers=[SearcherSpec(name=searcher or _SEARCHER)],
-        seeds=[seed or 0],
-        trials=trials or _TRIALS,
-    )
-    return experiment, overrides
+    content = {
+        "description": spec.description,
+        "envs": [name],
+        "searchers": [searcher or _SEARCHER],
+        "seeds": [seed or 0],
+        "trials": trials or _TRIALS,
+    }
+    return make_spec(ExperimentSpec, content, f"automc run {name}"), overrides
 
 
 def _seconds(text: str | None) -> float:
