@@ -114,8 +114,8 @@ class Gaps:
         It takes the panel, `arguments`, how many vectors, how many values lie between vectors and between steps of the
         panel, and how many a row has. It returns where the next stream begins.
         """
-        name = f"scatter_{self.suffix}_{path.weight_type}{'_together' if path.lanes_together else ''}"
-        store = f"out[p / {STEP} * between_steps + {place_in_step('p', path)}] = ({path.weight_type})value;"
+        name = f"scatter_{self.suffix}_{path.weight_type}{path.order}"
+        store = f"out[p / {STEP} * between_steps + {path.place('p')}] = ({path.weight_type})value;"
         return (
             name,
             f"""\
@@ -145,8 +145,3 @@ def _gaps(stream: NDArray[np.int8]) -> NDArray[np.int64]:
     """How many zeros lie before each non-zero."""
     places: NDArray[np.int64] = np.flatnonzero(stream)
     return np.diff(places, prepend=-1) - 1
-
-
-def place_in_step(place: str, path: Path) -> str:
-    """C text of where the weight for the value `place`, C text, of the row `lane` lies in its step of a panel."""
-    return f"{place} % {STEP} * {LANES} + lane" if path.lanes_together else f"lane * {STEP} + {place} % {STEP}"

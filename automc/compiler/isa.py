@@ -69,6 +69,18 @@ class Path:
     starts: bool = False  # whether instead partial sums can start at -offset times the weights, where an offset helps
     quads: tuple[int, ...] = ()  # vectors of LANES channels whose taps four registers take at once, the most first
     twins: bool = False  # whether all functions exist a second time, `twin_...`, for 2 * LANES neighbouring channels
+    even_first: bool = False  # whether instead weight[lane][k] is w[k % 2 * 2 * LANES + 2 * lane + k / 2]
+
+    @property
+    def order(self) -> str:
+        """What ends the names of C functions that write weights in the order of this path."""
+        return "_together" if self.lanes_together else "_even_first" if self.even_first else ""
+
+    def place(self, k: str) -> str:
+        """C text of where the weight for the value k, C text, of the row `lane` lies in its step of a panel."""
+        if self.even_first:
+            return f"{k} % 2 * {2 * LANES} + 2 * lane + {k} % {STEP} / 2"
+        return f"{k} % {STEP} * {LANES} + lane" if self.lanes_together else f"lane * {STEP} + {k} % {STEP}"
 
     @property
     def centred(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.compiler.bounds import widening_interval
-from automc.compiler.gaps import Gaps, place_in_step
+from automc.compiler.gaps import Gaps
 from automc.compiler.isa import LANES, STEP, Path
 from automc.compiler.kernel import SCRATCH, Argument, Choice, Coded, Constant, padded
 from automc.compiler.storage import LOOK_UP, Symbols, decoder, encode, needs_decoding
@@ -199,7 +199,11 @@ def pack(rows: NDArray[np.int8], path: Path) -> NDArray[np.int8]:
     lanes = np.zeros((-(-len(rows) // LANES) * LANES, *rows.shape[1:]), np.int8)
     lanes[: len(rows)] = rows
     vectors = lanes.reshape(len(lanes) // LANES, LANES, rows.shape[1], STEP).transpose(2, 0, 1, 3)
-    return np.ascontiguousarray(vectors.swapaxes(2, 3) if path.lanes_together else vectors).reshape(-1)
+    if path.lanes_together:
+        vectors = vectors.swapaxes(2, 3)
+    elif path.even_first:
+        vectors = vectors.reshape(*vectors.shape[:3], STEP // 2, 2).transpose(0, 1, 4, 2, 3)
+    return np.ascontiguousarray(vectors).reshape(-1)
 
 
 def with_offset(operation: Convolve, rows: NDArray[np.int8], path: Path) -> Convolve:
@@ -218,15 +222,14 @@ def storage_title(operation: Convolve, form: Symbols | Gaps, before: str = "") -
 
 def _clear(path: Path) -> tuple[str, str]:
     """The name and the C text of the function that makes what fills up steps zero where no symbol stands for zero."""
-    place = place_in_step("k", path)
-    name = f"clear_{path.weight_type}{'_together' if path.lanes_together else ''}"
+    name = f"clear_{path.weight_type}{path.order}"
     code = f"""\
 static void {name}({path.weight_type} *panel, int vectors, int between_vectors, int between_steps, int run,
     int values) {{
   for (int v = 0; v < vectors; v++, panel += between_vectors)
     for (int first = 0; first < values; first += (run + {STEP - 1}) / {STEP} * {STEP})
       for (int k = first + run; k % {STEP}; k++)
-        for (int lane = 0; lane < {LANES}; lane++) panel[k / {STEP} * between_steps + {place}] = 0;
+        for (int lane = 0; lane < {LANES}; lane++) panel[k / {STEP} * between_steps + {path.place("k")}] = 0;
 }}
 """
     return name, code
