@@ -278,6 +278,22 @@ def test_a_winner_for_a_processor_that_is_not_here_is_verified_and_not_measured(
     assert deliver(problem, tmp_path / "small", DeliverySettings(candidates=1, verified_images=3)) == result
 
 
+def test_a_result_never_stands_beside_the_files_of_another_winner(
+    delivered: tuple[Problem, Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, folder, _ = delivered
+    shutil.copytree(folder, tmp_path / "small")
+
+    def stopped(*arguments: object) -> Verification:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deliver_module, "verify", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            deliver(problem, tmp_path / "small", DeliverySettings(candidates=2))
+    assert not (tmp_path / "small" / "winner" / "result.json").exists()
+
+
 def test_a_run_without_a_complete_trial_delivers_nothing(tmp_path: Path) -> None:
     problem = digits_problem()
     with pytest.raises(EvaluationFailed, match="no trial was made"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from automc.compiler.artifact import compile_program
+from automc.compiler.artifact import Artifact, compile_program
 from automc.compiler.targets import find_target, runs_here
+from automc.compiler.verify import Verification as Compared
 from automc.compiler.verify import verify
 from automc.compression.finetune import finetune
 from automc.compression.policy import Policy
@@ -57,7 +58,7 @@ def deliver(
     Raises `VerificationError`, after the result is written, where a logit of the library differs from the
     interpreter's; `EvaluationFailed` where no trial can be delivered; `CompileError`, `RunnerError`, `StorageError`.
     """
-    settings, reading = settings or DeliverySettings(), problem.metric.reading
+    settings = settings or DeliverySettings()
     candidates = best_candidates(problem, folder, settings.candidates)
     key = sha256_of(
         canonical_json(
@@ -71,14 +72,16 @@ def deliver(
         ).encode()
     )
     place = folder / "winner"
-    if (place / "result.json").exists():
-        result = read_result(place / "result.json")
+    written = place / "result.json"
+    if written.exists():
+        result = read_result(written)
         if result.hashes.get(_DELIVERY) == key:
             return _verified(result)
     evaluator = Evaluator(problem, "sequential")
     winner = select(evaluator, candidates, place / "selection.json", report)
     contestants = _contestants(evaluator, winner, place, report)
     final = contestants[-1]
+    written.unlink(missing_ok=True)  # of another winner, whose files give way from here on
     write_atomic(place / "policy.json", final.policy.to_json())
     final.program.save(place / "program.safetensors")
     report("compiling the winner and the networks that it is compared with")
@@ -91,9 +94,25 @@ def deliver(
     here = runs_here(find_target(problem.target))
     pixels = problem.dataset.test.pixels[: settings.verified_images][: None if here else _EMULATED_IMAGES]
     report(f"verifying the library on {len(pixels)} test images")
-    verification = verify(library, final.program, pixels)
+    compared = verify(library, final.program, pixels)
     report(f"{'measuring the libraries and ' if here else ''}asking the test images")
-    result = Result(
+    result = _result(evaluator, winner, contestants, [*others, library], compared, key)
+    write_result(result, written)
+    return _verified(result)
+
+
+def _result(
+    evaluator: Evaluator,
+    winner: Winner,
+    contestants: Sequence[Contestant],
+    libraries: Sequence[Artifact],
+    compared: Compared,
+    key: str,
+) -> Result:
+    """All that is said of a delivery, whose last contestant is what is delivered; measures the libraries."""
+    problem, reading = evaluator.problem, evaluator.problem.metric.reading
+    final, library, candidate = contestants[-1], libraries[-1], winner.candidate
+    return Result(
         environment=problem.name,
         description=problem.spec.description,
         network=problem.network.name,
@@ -115,32 +134,30 @@ def deliver(
             carved_from="train" if problem.splits.carved_from == "train" else "test",
         ),
         selection=Selection(
-            searcher=winner.candidate.searcher,
-            seed=winner.candidate.seed,
-            trial=winner.candidate.trial.number,
+            searcher=candidate.searcher,
+            seed=candidate.seed,
+            trial=candidate.trial.number,
             candidates=winner.candidates,
-            search_quality=winner.candidate.trial.metrics[reading.column],
+            search_quality=candidate.trial.metrics[reading.column],
             selection_quality=winner.metrics.quality,
             expected_quality=winner.expected_quality,
             latencies=winner.latencies,
         ),
         finetuning_epochs=problem.spec.finetuning.epochs if final.kind == "finetuned" else 0.0,
         policy=final.policy,
-        rows=(dense_row(evaluator), *measured_rows(evaluator, contestants, [*others, library])),
+        rows=(dense_row(evaluator), *measured_rows(evaluator, contestants, libraries)),
         layers=layer_rows(problem, final, library),
         verification=Verification(
-            images=verification.images,
-            logits=verification.logits,
-            different_logits=verification.different,
+            images=compared.images,
+            logits=compared.logits,
+            different_logits=compared.different,
         ),
         artifact="library",
         prefix=library.manifest["prefix"],
         versions=library_versions(),
         hashes={**problem.identity, _DELIVERY: key},
-        notes=problem.space.notes + problem.network.notes + _remarks(evaluator, final, verification.machine),
+        notes=problem.space.notes + problem.network.notes + _remarks(evaluator, final, compared.machine),
     )
-    write_result(result, place / "result.json")
-    return _verified(result)
 
 
 def _contestants(evaluator: Evaluator, winner: Winner, place: Path, report: Report) -> list[Contestant]:
