@@ -5,14 +5,14 @@
 A study's reward is of the search images and of the run's fidelity, and the best of many owes a part of it to luck. Here
 each winner is prepared sequentially, as for delivery, and judged on the selection images; a line a searcher, with
 interquartile means and bootstrap intervals over seeds. Runs of one environment under one limit are one task. Answers
-stand in RUN/winners.log, where a killed run goes on; FOLDER gets a line a study, and a figure.
+stand in RUN/winners-selection.log, where a killed run goes on; FOLDER gets a line a study, and a figure.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -30,13 +30,14 @@ from automc.analysis.stats import (
     probability_of_improvement,
 )
 from automc.commands.specs import open_problem
-from automc.environment.evaluator import Evaluator
+from automc.compression.policy import Policy
+from automc.environment.evaluator import Evaluator, Split
 from automc.network.resources import take_threads
 from automc.search.identity import read_identity
 from automc.search.log import Record, RecordLog
 from automc.search.trials import LOG_NAME, read_log
 
-LIMITS = "goal.limits."
+LIMITS = "goal.limits"
 MARKS = (10, 50, 100, 200)
 AGENT = "ppo"  # whose chances against each other searcher are printed
 
@@ -49,7 +50,7 @@ def main() -> None:
     take_threads(1)
     found: dict[str, list[Record]] = defaultdict(list)
     for run in options.runs:
-        for record in judged(run):
+        for record in Judge(run).records():
             found[record["task"]].append(record)
     for task, records in found.items():
         report(task, records)
@@ -59,32 +60,56 @@ def main() -> None:
         draw(found, options.out / "winners.png")
 
 
-def judged(run: Path) -> list[Record]:
-    """A record for each study of the run: its best reward, and the winner's quality on the selection images."""
-    identity = read_identity(run)
-    weights = identity["weights"]
-    limits = [each.removeprefix(LIMITS) for each in identity["overrides"] if each.startswith(LIMITS)]
-    evaluators: dict[str, Evaluator] = {}
-    with RecordLog(run / "winners.log", {"overrides": identity["overrides"], "weights": weights}, print) as log:
-        known = {(record["environment"], record["policy"]): record["quality"] for record in log.records}
+class Judge:
+    """What policies of a run are worth on a split, prepared sequentially; `over` is laid over the run's overrides.
+
+    Answers stand in RUN/winners-SPLIT.log.
+    """
+
+    def __init__(self, run: Path, split: Split = "selection", over: tuple[str, ...] = ()) -> None:
+        identity = read_identity(run)
+        self.run, self.split, self.weights = run, split, identity["weights"]
+        self.overrides = (*identity["overrides"], *over)
+        self._evaluators: dict[str, Evaluator] = {}
+
+    def evaluator(self, name: str) -> Evaluator:
+        """Of the environment called `name`, opened once."""
+        if name not in self._evaluators:
+            problem = open_problem(name, self.overrides, self.weights and Path(self.weights))
+            self._evaluators[name] = Evaluator(problem, "sequential")
+        return self._evaluators[name]
+
+    def remembered(self, what: str, compute: Callable[[], float]) -> float:
+        """A figure by name, computed once and then answered from the log."""
+        header = {"overrides": [*self.overrides], "weights": self.weights}
+        with RecordLog(self.run / f"winners-{self.split}.log", header, print) as log:
+            known: dict[str, float] = {record["what"]: record["value"] for record in log.records}
+            if what not in known:
+                known[what] = compute()
+                log.write({"what": what, "value": known[what]})
+        return known[what]
+
+    def quality(self, name: str, policy: Policy) -> float:
+        """The metric of the environment called `name`."""
+        return self.remembered(
+            f"{name} {policy.fingerprint}", lambda: self.evaluator(name).evaluate(policy, self.split).quality
+        )
+
+    def records(self) -> list[Record]:
+        """A record for each study: its best trial, and what that is worth in the end."""
+        limits = [each.removeprefix(LIMITS).lstrip(".=") for each in self.overrides if each.startswith(LIMITS)]
         records = []
-        for path in sorted(run.glob(f"*/*-*/{LOG_NAME}")):
+        for path in sorted(self.run.glob(f"*/*-*/{LOG_NAME}")):
             header, trials = read_log(path)
             name = header["environment"]
             best = max((trial for trial in trials if trial.complete), key=lambda trial: trial.reward)
-            key = name, best.policy.fingerprint
-            if key not in known:
-                if name not in evaluators:
-                    problem = open_problem(name, tuple(identity["overrides"]), weights and Path(weights))
-                    evaluators[name] = Evaluator(problem, "sequential")
-                known[key] = evaluators[name].evaluate(best.policy, "selection").quality
-                log.write({"environment": name, "policy": key[1], "quality": known[key]})
+            quality = self.quality(name, best.policy)
             curve = anytime_best(np.array([trial.reward if trial.complete else np.nan for trial in trials]))
-            study = {"searcher": header["searcher"], "seed": header["seed"], "curve": curve}
+            study = {"environment": name, "searcher": header["searcher"], "seed": header["seed"], "curve": curve}
             task = ", ".join([name, *limits])
-            records.append({"task": task, **study, "reward": best.reward, "quality": known[key]})
-            print(f"{path.parent}: {best.reward:.4f} by {len(trials)} trials, {known[key]:.4f} in the end", flush=True)
-    return records
+            records.append({"task": task, **study, "best": best, "reward": best.reward, "quality": quality})
+            print(f"{path.parent}: {best.reward:.4f} by {len(trials)} trials, {quality:.4f} in the end", flush=True)
+        return records
 
 
 def report(task: str, records: list[Record]) -> None:
