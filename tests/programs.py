@@ -242,7 +242,7 @@ def random_program(random: np.random.Generator, steps: int = 6, wide: bool = Fal
 
 def random_pixels(random: np.random.Generator, program: Program, count: int) -> NDArray[np.uint8]:
     """Images for `program`: noise, and the two that are all black and all white."""
-    shape = (count, program.input.height, program.input.width, program.input.channels)
+    shape = (count, *program.image_shape)
     pixels = random.integers(0, 256, shape, dtype=np.uint8)
     pixels[0] = 0
     pixels[-1] = 255

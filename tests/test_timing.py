@@ -27,8 +27,7 @@ class Machine:
 
 
 def played(take) -> SimpleNamespace:
-    image = SimpleNamespace(height=1, width=1, channels=1)
-    return SimpleNamespace(program=SimpleNamespace(input=image), time=lambda pixels, repeats: take(repeats))
+    return SimpleNamespace(program=SimpleNamespace(image_shape=(1, 1, 1)), time=lambda pixels, repeats: take(repeats))
 
 
 def on(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Reference:

@@ -169,5 +169,4 @@ def verify_command(artifact: Path, images: int, env: str | None) -> None:
 
 
 def _random_images(program: Program, count: int) -> NDArray[np.uint8]:
-    shape = (count, program.input.height, program.input.width, program.input.channels)
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (count, *program.image_shape), np.uint8)

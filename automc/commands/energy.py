@@ -52,8 +52,7 @@ def _meter_here(artifact: Artifact, seconds: float) -> Metered:
     from automc.cost.power import meter_here
 
     library = artifact.load()
-    image = library.program.input
-    pixels = np.full((1, image.height, image.width, image.channels), 127, np.uint8)
+    pixels = np.full((1, *library.program.image_shape), 127, np.uint8)
     library.run(pixels)
 
     def run() -> None:

@@ -61,10 +61,7 @@ class Emulated:
 
         What computing it twice takes more than computing it once: exact, and the same in every run.
         """
-        images = [
-            np.zeros((0, program.input.height, program.input.width, program.input.channels), np.uint8)
-            for program in self.programs
-        ]
+        images = [np.zeros((0, *program.image_shape), np.uint8) for program in self.programs]
         images[number] = pixels[None]
         once, twice = (self._count(self._request(images, repeats)) for repeats in (1, 2))
         return twice - once

@@ -114,8 +114,7 @@ class _Graph:
         from onnx import TensorProto, helper
 
         program = self.program
-        size = [program.input.height, program.input.width, program.input.channels]
-        pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *size])
+        pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *program.image_shape])
         results = helper.make_tensor_value_info("results", TensorProto.FLOAT, ["n", program.outputs])
         graph = helper.make_graph(self._nodes, program.name, [pixels], [results], self._constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)

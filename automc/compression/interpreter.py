@@ -58,9 +58,8 @@ def interpret_all(program: Program, pixels: Pixels) -> dict[str, Stored]:
 
 def check_pixels(program: Program, pixels: Pixels) -> None:
     """Raise `DataError` unless `pixels` are images of the program's input."""
-    shape = (program.input.height, program.input.width, program.input.channels)
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
-        wanted = " x ".join(map(str, shape))
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != program.image_shape:
+        wanted = " x ".join(map(str, program.image_shape))
         raise DataError(f"{program.name} takes n x {wanted} uint8 images. Got {pixels.dtype} {pixels.shape} instead.")
 
 

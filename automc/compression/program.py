@@ -72,6 +72,11 @@ class Program:
         return self.tensors[self.operations[0].target]
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that it takes."""
+        return self.input.height, self.input.width, self.input.channels
+
+    @property
     def result(self) -> Operation:
         """The operation that writes the results."""
         return self.operations[-1]
@@ -132,9 +137,10 @@ class Program:
                 names = stored.keys()
                 arrays = {name: stored.get_tensor(name) for name in names}
             program = _unflatten(json.loads(seal["program"]), arrays)
+            sealed = seal["fingerprint"]
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CorruptFile(f"{path} is not a program of automc: {error}") from error
-        if program.fingerprint != seal["fingerprint"]:
+        if program.fingerprint != sealed:
             raise CorruptFile(f"{path} was changed after automc wrote it")
         return program
 

@@ -292,9 +292,7 @@ def _source(timed: Mapping[str, _Timed], table: LatencyTable, whole: bool, load_
     random = np.random.default_rng(0)
     declarations, entries, data = [], [], []
     for prefix, each in timed.items():
-        source = each.program.input
-        shape = (_IMAGES, source.height, source.width, source.channels)
-        pixels = random.integers(0, 256, shape, np.uint8)
+        pixels = random.integers(0, 256, (_IMAGES, *each.program.image_shape), np.uint8)
         expected = Executor(each.program).run(pixels).view(np.uint32)
         declarations.append(
             f"int {prefix}_init(void *);\nvoid {prefix}_input(void *, const uint8_t *);\n"
@@ -304,7 +302,7 @@ def _source(timed: Mapping[str, _Timed], table: LatencyTable, whole: bool, load_
         data.append(f"static const uint8_t {prefix}_pixels[] = {{{_listed(pixels)}}};")
         data.append(f"static const uint32_t {prefix}_expected[] = {{{_listed(expected, 'u')}}};")
         functions = ", ".join(f"{prefix}_{name}" for name in ("init", "input", "invoke", "invoke_range", "output"))
-        sizes = f"{source.size}, {each.program.outputs}"
+        sizes = f"{each.program.input.size}, {each.program.outputs}"
         entries.append(f"  {{{functions}, {prefix}_pixels, {prefix}_expected, {sizes}}},")
     callers: dict[Kernel, tuple[int, int]] = {}
     for number, each in enumerate(timed.values()):

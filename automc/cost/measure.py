@@ -140,9 +140,8 @@ class HostTimer:
         libraries = compile_batch([probe.program for probe in probes], self._target, folder)
         for probe, library in zip(probes, libraries, strict=True):
             self._reference.warm(library)
-            for position, operation in enumerate(probe.program.operations):
-                kernel = probe.kernels.get(operation.target)
-                if kernel is None or self._is_certain(kernel):
+            for position, kernel in probe.by_position.items():
+                if self._is_certain(kernel):
                     continue
                 timing = self._timings[kernel] = self._reference.time_operation(library, position)
                 quiet_ms = self._reference.quiet_ms

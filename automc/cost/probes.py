@@ -51,6 +51,12 @@ class Probe:
     program: Program
     kernels: dict[str, Kernel]
 
+    @property
+    def by_position(self) -> dict[int, Kernel]:
+        """The kernels by the positions of their operations in the Program."""
+        found = ((position, self.kernels.get(each.target)) for position, each in enumerate(self.program.operations))
+        return {position: kernel for position, kernel in found if kernel is not None}
+
 
 def probes_of(kernels: Iterable[Kernel], most: int) -> list[Probe]:
     """Programs that run all `kernels`, each at least once and at most `most` of them in one Program.

@@ -68,8 +68,7 @@ def table_for(target: str) -> LatencyTable | None:
 
 
 def _measured(library: Library) -> list[float]:
-    shape = library.program.input.height, library.program.input.width, library.program.input.channels
-    pixels = np.random.default_rng(0).integers(0, 256, (1, *shape), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *library.program.image_shape), np.uint8)
     library.run(pixels)  # so that every operation finds in the arena what it reads
     quartiles: list[float] = (1e3 * np.quantile(library.layer_times(pixels, _REPEATS), 0.25, axis=0)).tolist()
     return quartiles

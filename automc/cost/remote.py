@@ -112,15 +112,7 @@ class DeviceTimer:
 
     def rows(self, probes: Sequence[Probe], folder: Path) -> Iterator[list[Row]]:
         """All rows of a batch at once."""
-        programs = [probe.program for probe in probes]
-        kernels = [
-            {
-                position: probe.kernels[operation.target]
-                for position, operation in enumerate(probe.program.operations)
-                if operation.target in probe.kernels
-            }
-            for probe in probes
-        ]
+        programs, kernels = [probe.program for probe in probes], [probe.by_position for probe in probes]
         yield list(self._printed(programs, kernels, folder, whole=False).rows)
 
     def added(self, table: LatencyTable, rows: Sequence[Row]) -> LatencyTable:

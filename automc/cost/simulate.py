@@ -89,10 +89,9 @@ def simulate(probes: Sequence[Probe], core: Core, folder: Path) -> list[Row]:
         if shutil.which(tool) is None:
             raise CompileError(f"{tool} is not installed: apt-get install llvm-19")
     kernels = {
-        (number, position): probe.kernels[operation.target]
+        (number, position): kernel
         for number, probe in enumerate(probes)
-        for position, operation in enumerate(probe.program.operations)
-        if operation.target in probe.kernels
+        for position, kernel in probe.by_position.items()
     }
     profiled = profile([probe.program for probe in probes], list(kernels), core.target, core.machine, folder)
     cycles = _cycles({block for counts in profiled.counts for block in counts}, profiled.executable, core)

@@ -149,5 +149,4 @@ class Reference:
 
 
 def _pixels(library: Library) -> NDArray[np.uint8]:
-    image = library.program.input
-    return np.full((1, image.height, image.width, image.channels), 127, np.uint8)
+    return np.full((1, *library.program.image_shape), 127, np.uint8)

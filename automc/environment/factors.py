@@ -20,11 +20,10 @@ from automc.compression.policy import Policy
 from automc.cost.kernels import Part
 from automc.cost.model import Cost, CostModel, Price
 from automc.environment.elimination import Table, elimination_order, minimise
-from automc.environment.space import Decision, SearchSpace, assembled
+from automc.environment.space import Choices, Decision, SearchSpace, assembled
 from automc.schema import CostMetric
 
 COSTS: tuple[CostMetric, ...] = get_args(CostMetric)
-Choices = tuple[int, ...]
 
 _LARGEST = 1 << 20  # entries of one table
 _SMALL = 1 << 16  # entries of a table whose prices are found by their place

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automc.environment.factors import COSTS, Choices, Factors
+from automc.environment.factors import COSTS, Factors
 from automc.environment.reward import Costs, Limits
-from automc.environment.space import SearchSpace, replaced
+from automc.environment.space import Choices, SearchSpace, replaced
 from automc.schema import CostMetric
 
 _ROUNDS = 40  # of weighing several limits against each other

@@ -17,7 +17,7 @@ from automc.environment.factors import COSTS, Factors
 from automc.environment.feasibility import Feasibility, Kept
 from automc.environment.quality import Metric, find_metric
 from automc.environment.reward import REWARDS, Judged, Limits
-from automc.environment.space import SearchSpace
+from automc.environment.space import Choices, SearchSpace
 from automc.errors import InfeasibleBudget
 from automc.network.datasets import Dataset, Splits
 from automc.network.graph import Network
@@ -91,7 +91,7 @@ class Problem:
         return Factors(self.space, self.pricing) if isinstance(self.pricing, CostModel) else None
 
     @cached_property
-    def cost_of(self) -> Callable[[tuple[int, ...]], Cost]:
+    def cost_of(self) -> Callable[[Choices], Cost]:
         """The cost of one index for each decision of the space; the latest answers are remembered."""
         factors = self.factors
         return lru_cache(_REMEMBERED_COSTS)(
@@ -111,14 +111,14 @@ class Problem:
         return Feasibility(self.space, self.cost_of, self.factors)
 
     @cached_property
-    def cheapest(self) -> tuple[int, ...]:
+    def cheapest(self) -> Choices:
         """Choices that keep every limit, where some can be found, see `Feasibility.keep`; else those that come nearest.
 
         Raises `InfeasibleBudget`, with what is reachable and what stands in the way, where a hard limit is not kept.
         """
         return self.cheapest_within(1.0)
 
-    def cheapest_within(self, share: float) -> tuple[int, ...]:
+    def cheapest_within(self, share: float) -> Choices:
         """As `cheapest`, for a share of the limits."""
         limits = self.limits.within(share)
         kept = self.feasibility.keep(limits)

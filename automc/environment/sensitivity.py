@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from automc import compression
 from automc.compression.executor import Executor
-from automc.environment.problem import Problem
-from automc.environment.space import replaced
+from automc.environment.problem import Floats, Problem
+from automc.environment.space import Choices, replaced
 from automc.files import cache_directory, canonical_json, sha256_of, write_atomic
 from automc.network.forward import forward
 from automc.network.training import normalise
-
-Floats = NDArray[np.float64]
 
 
 @lru_cache(maxsize=1)
@@ -71,7 +69,7 @@ def _measured(problem: Problem, images: int) -> tuple[Floats, ...]:
     dense = _dense_logits(problem, pixels)
     preparation, largest = problem.prepare(), problem.space.largest()
 
-    def error(choices: tuple[int, ...]) -> float:
+    def error(choices: Choices) -> float:
         program = preparation.program(problem.space.policy(choices))
         return float(np.square(Executor(program).run(pixels).astype(np.float64) - dense).mean())
 

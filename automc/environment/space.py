@@ -23,6 +23,7 @@ from automc.schema import Pin, SearchSpaceSpec
 Kind = Literal["keep_ratio", "weights", "activation_bits"]
 KINDS: tuple[Kind, ...] = ("keep_ratio", "weights", "activation_bits")
 Value = float | Choice
+Choices = tuple[int, ...]  # an index for each decision
 MAX_CHOICES = 16  # that an agent is shown of a decision, and that a staircase offers
 
 
@@ -71,7 +72,7 @@ def share_of(kind: Kind, choice: Value) -> float:
     return choice.share
 
 
-def replaced(choices: Sequence[int], position: int, index: int) -> tuple[int, ...]:
+def replaced(choices: Sequence[int], position: int, index: int) -> Choices:
     """The choices with one of them changed."""
     return (*choices[:position], index, *choices[position + 1 :])
 
@@ -124,11 +125,11 @@ class SearchSpace:
         """The largest number of choices of any decision."""
         return max(len(decision.choices) for decision in self.decisions)
 
-    def largest(self) -> tuple[int, ...]:
+    def largest(self) -> Choices:
         """The choices that compress least."""
         return tuple(len(decision.choices) - 1 for decision in self.decisions)
 
-    def smallest(self) -> tuple[int, ...]:
+    def smallest(self) -> Choices:
         """The choices that compress most."""
         return (0,) * len(self.decisions)
 
@@ -164,7 +165,7 @@ class SearchSpace:
         asked = ((decision, decision.choices[index]) for decision, index in zip(self.decisions, choices, strict=True))
         return assembled([*asked, *((decision, decision.choices[0]) for decision in self.forced)], self._dense)
 
-    def choices_of(self, policy: Policy) -> tuple[int, ...]:
+    def choices_of(self, policy: Policy) -> Choices:
         """The choices that give `policy`. Raises `PolicyError` naming all that lies outside the space."""
         policy = policy.normalised(self.network)
         found, faults = [], []

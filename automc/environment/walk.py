@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from automc.compression.policy import Policy
 from automc.environment.problem import Floats, Problem, Rows
-from automc.environment.space import Decision
+from automc.environment.space import Choices, Decision
 from automc.errors import InvalidAction
 
 Bools = NDArray[np.bool_]
@@ -125,7 +125,7 @@ class Walk:
         return self.walks.done
 
     @property
-    def chosen(self) -> tuple[int, ...]:
+    def chosen(self) -> Choices:
         """An index for every decision that is made."""
         return tuple(self.walks.chosen[0].tolist())
 

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.environment.problem import Problem
-from automc.environment.space import SearchSpace, replaced
+from automc.environment.problem import Floats, Problem
+from automc.environment.space import Choices, SearchSpace, replaced
 
-Floats = NDArray[np.float64]
-Choices = tuple[int, ...]
 _ROUNDS = 3  # programmes, each with the costs around the solution of the one before
 _UNITS = 2000  # in which a programme counts what the limits leave
 _EXCHANGES = 40  # that are priced exactly before none is thought to help

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from automc.environment.factors import COSTS
 from automc.environment.metrics import loss_column
 from automc.environment.problem import Floats, Problem, Rows
-from automc.search.allocation import Choices, allocate, largest
+from automc.environment.space import Choices
+from automc.search.allocation import allocate, largest
 from automc.search.predictor import Predictor
 from automc.search.trials import Trial
 

@@ -14,7 +14,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from automc.environment.problem import Problem
-from automc.search.allocation import Choices
+from automc.environment.space import Choices
 from automc.search.imagination import Imagination
 from automc.search.predictor import Predictor
 from automc.search.searchers import ppo, register_searcher

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from automc.environment.problem import Problem
+from automc.environment.space import Choices
 from automc.search.searchers.base import Evaluate, Searcher
 
 _LEVELS = 20  # of the share that either end of the network keeps
@@ -34,7 +35,7 @@ class Deep(_Ramp):
     shallow_first = False
 
 
-def ramp_choices(problem: Problem, shallow_first: bool) -> list[tuple[int, ...]]:
+def ramp_choices(problem: Problem, shallow_first: bool) -> list[Choices]:
     """The choices of all ramps that keep the limits of a hard goal, the most costly first.
 
     A decision takes the largest choice whose share of the work (`Decision.shares`) is at most the ramp's there, or else

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from automc.environment.problem import Floats
 from automc.environment.sensitivity import single_losses
-from automc.search.allocation import Choices, allocate
+from automc.environment.space import Choices
+from automc.search.allocation import allocate
 from automc.search.searchers.base import Evaluate, Searcher, Settings
 from automc.search.searchers.moves import mutated
 
-Floats = NDArray[np.float64]
 _ATTEMPTS = 4  # draws for one trial, each wider than the one before, until one is new
 _CHANGES = 2  # of the best so far, where the allocation proposes nothing new
 _LEAST_FACTOR = 0.05

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from automc.environment.problem import Problem
-from automc.environment.space import replaced
+from automc.environment.problem import Floats, Problem
+from automc.environment.space import Choices, replaced
 from automc.search.searchers.base import Evaluate, Searcher, Settings
 from automc.search.searchers.uniform import uniform_choices
-
-Floats = NDArray[np.float64]
-Choices = tuple[int, ...]
 
 
 class GreedySettings(Settings):

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from automc.environment.problem import Problem
-from automc.environment.space import replaced
+from automc.environment.space import Choices, replaced
 
-Choices = tuple[int, ...]
 _ATTEMPTS = 10  # to find another policy than the one that is changed
 
 

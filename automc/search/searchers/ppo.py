@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from automc.environment.problem import Floats, Problem, Rows
 from automc.environment.sensitivity import single_losses
-from automc.environment.space import MAX_CHOICES
+from automc.environment.space import MAX_CHOICES, Choices
 from automc.errors import ConfigError
-from automc.search.allocation import Choices, allocate
+from automc.search.allocation import allocate
 from automc.search.episodes import Episodes
 from automc.search.imagination import Imagination
 from automc.search.searchers.agent import Agent, AgentSettings

@@ -6,7 +6,7 @@ import math
 from itertools import product
 
 from automc.environment.problem import Problem
-from automc.environment.space import KINDS, Decision, Kind, Value, share_of
+from automc.environment.space import KINDS, Choices, Decision, Kind, Value, share_of
 from automc.search.searchers.base import Evaluate, Searcher
 
 Level = dict[Kind, Value]  # kind of decision to the value that every decision of this kind takes
@@ -20,7 +20,7 @@ class Uniform(Searcher):
             pass
 
 
-def uniform_choices(problem: Problem) -> list[tuple[int, ...]]:
+def uniform_choices(problem: Problem) -> list[Choices]:
     """The choices of every uniform policy that keeps the limits of a hard goal, the least compressed first.
 
     Where a decision does not offer a level, it takes the one of the nearest lower share that it has, or else its
