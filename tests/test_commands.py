@@ -343,7 +343,7 @@ def test_tune_works_here_and_in_the_background_and_show_tells_what_it_found(auto
     )
     code, output, errors = automc("tune", *given, "--epochs", "0.5", "--background")
     assert code == 0, errors
-    (arguments, options), _ = started[0], started
+    ((arguments, options),) = started
     assert options["start_new_session"]
     assert "kill 7" in output
     monkeypatch.undo()
@@ -352,6 +352,13 @@ def test_tune_works_here_and_in_the_background_and_show_tells_what_it_found(auto
         arguments, cwd=tmp_path, capture_output=True, text=True, check=True
     )  # it goes on with the log
     assert done.stdout.splitlines()[0].split() == shown.split("\n")[0].split()
+
+
+def test_tune_in_the_background_says_where_it_cannot_write(automc, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, errors = automc("tune", "resnet8_digits", "uniform:0.5,4,7", "--out", "file/tuned", "--background")
+    assert code == 3
+    assert "cannot write file/tuned/output.txt" in errors
 
 
 class Process:

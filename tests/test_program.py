@@ -246,6 +246,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(whole.replace(b"tensor2", b"tensor9"))
     with pytest.raises(CorruptFile, match="was changed"):
         Program.load(path)
+    path.write_bytes(whole.replace(b"fingerprint", b"finger_mark"))
+    with pytest.raises(CorruptFile, match="is not a program of automc"):
+        Program.load(path)
 
 
 def test_the_fingerprint_sees_every_value() -> None:

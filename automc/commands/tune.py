@@ -9,6 +9,7 @@ from pathlib import Path
 from automc.commands.artifacts import read_policy
 from automc.commands.console import note, say
 from automc.commands.specs import open_problem, read_environment
+from automc.errors import StorageError
 
 
 def tune_command(
@@ -49,8 +50,12 @@ def tune_command(
 def _detach(arguments: list[str], folder: Path) -> None:
     """Run automc with `arguments` in a session of its own, which outlives this one."""
     output = folder / "output.txt"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("ab") as stream:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = output.open("ab")
+    except OSError as error:
+        raise StorageError(f"cannot write {output}: {error.strerror or error}") from error
+    with stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "automc", *arguments],
             stdin=subprocess.DEVNULL,
