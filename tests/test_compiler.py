@@ -59,6 +59,24 @@ def quads_program(seed):
     return builder.finish(builder.join(ends))
 
 
+def columns_program(seed):
+    """Depthwise convolutions whose neighbouring windows share columns, in tiles that lie over one another."""
+    builder = Builder(np.random.default_rng(seed), (2, 4, 11))
+    ends = []
+    for position, kernel in enumerate(((3, 3), (4, 2), (3, 1), (4, 5))):
+        channels = (32, 64, 71, 96)[position]
+        inner = builder.convolve(builder.input, channels, (1, 1), padding=(0, 0), bits=(8, 7, 4, 8)[position])
+        encoding = ("dense", "codebook", "dense", "sparse")[position]
+        padding = (1, kernel[1] // 2 + position)
+        wide = builder.convolve(
+            inner, channels, kernel, (1 + position % 2, 1), padding, groups=channels, weight_bits=8 - position,
+            encoding=encoding,
+        )  # fmt: skip
+        ends.append(builder.pool(wide, "max", builder.tensors[wide].shape[1:]))
+        ends.append(builder.pool(wide, "mean", builder.tensors[wide].shape[1:]))
+    return builder.finish_map(builder.join(ends))
+
+
 def residual_program(seed):
     """Residuals, sums and selections: channels that are moved in pieces and one by one, with and without zeros."""
     builder = Builder(np.random.default_rng(seed), (4, 8, 7))
@@ -133,6 +151,7 @@ def programs():
     yield depthwise_program(0, (3, 3), (1, 1))
     yield depthwise_program(1, (5, 4), (2, 2), (1, 2))
     yield quads_program(6)
+    yield columns_program(7)
     yield residual_program(2)
     yield gated_program(3)
     yield map_program(4)

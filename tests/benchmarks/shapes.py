@@ -51,9 +51,12 @@ _ENCODINGS = ("dense", "codebook", "sparse", "dense")
 Random = np.random.Generator
 
 
-def _layer(builder: Builder, encoding: str, groups: int = 1, outputs: int = 0, **settings: int) -> str:
-    """A convolution of the input with everything drawn that is not given."""
-    random, given = builder.random, builder.tensors[builder.input]
+def _layer(
+    builder: Builder, encoding: str, groups: int = 1, outputs: int = 0, source: str = "", **settings: int
+) -> str:
+    """A convolution, of the input if not of another `source`, with everything drawn that is not given."""
+    source = source or builder.input
+    random, given = builder.random, builder.tensors[source]
     outputs = outputs or int(random.choice(STRADDLING))
     taps = [int(random.integers(1, min(4, length) + 1)) for length in given.shape[1:]]
     around = [int(random.integers(0, tap // 2 + 1)) for tap in taps]
@@ -67,16 +70,16 @@ def _layer(builder: Builder, encoding: str, groups: int = 1, outputs: int = 0, *
     if drawn < 0.2:
         taps, around, apart, steps = [tap | 1 for tap in taps], [tap // 2 for tap in taps], [1, 1], [1, 1]
         around = [tap // 2 for tap in taps]
-        residual = builder.select(builder.input, random.integers(-1, given.channels, outputs).tolist())
+        residual = builder.select(source, random.integers(-1, given.channels, outputs).tolist())
     elif drawn < 0.3:
-        gate = builder.rank(builder.mean(builder.input, outputs), int(random.integers(1, outputs + 1)))
+        gate = builder.rank(builder.mean(source, outputs), int(random.integers(1, outputs + 1)))
     settings = {
         "weight_bits": int(random.integers(2 if encoding in ("sparse", "blocks") else 1, 9)),
         "bits": int(random.choice([*range(1, 8), *[8] * 7])),
         **settings,
     }
     target = builder.convolve(
-        builder.input, outputs, (taps[0], taps[1]), (steps[0], steps[1]), (around[0], around[1]), (apart[0], apart[1]),
+        source, outputs, (taps[0], taps[1]), (steps[0], steps[1]), (around[0], around[1]), (apart[0], apart[1]),
         groups, residual=residual, gate=gate, **settings,
     )  # fmt: skip
     layer = builder.operations[-1]
@@ -103,8 +106,12 @@ def _convolution(builder: Builder) -> str:
 
 
 def _depthwise(builder: Builder) -> str:
-    channels = builder.tensors[builder.input].channels
-    return _layer(builder, str(builder.random.choice(_ENCODINGS)), channels, channels)
+    random, source = builder.random, builder.input
+    if random.random() < 0.3:  # as many channels as several vectors take at once
+        channels = int(random.choice([32, 39, 64, 71, 96]))
+        source = builder.select(source, random.integers(0, builder.tensors[source].channels, channels).tolist())
+    channels = builder.tensors[source].channels
+    return _layer(builder, str(random.choice(_ENCODINGS)), channels, channels, source)
 
 
 def _pooling(builder: Builder) -> str:

@@ -144,8 +144,8 @@ def loops(
                 f"const {r.prefix}value_t m{r.first} = {r.prefix}value_load({result.multipliers} + {r.channel});"
                 for r in registers
             ),
-            _loop("y", tile.rows, tile.height),
-            _loop("x", tile.columns, tile.width),
+            tiles("y", tile.rows, tile.height),
+            tiles("x", tile.columns, tile.width),
             f"  const uint8_t *at = source + y * {rows_step} + x * {columns_step};",
             f"  const {path.weight_type} *w = panel;",
             *(f"  {r.prefix}acc_t c{p}_{r.first} = {r.prefix}acc_load(bias + {r.channel});" for p, r in names),
@@ -173,7 +173,7 @@ def window_rows(weight: NDArray[np.int8], window: Window) -> NDArray[np.int8]:
     return padded(runs, STEP).reshape(len(weight), -1, STEP)
 
 
-def _loop(name: str, length: int, tile: int) -> str:
+def tiles(name: str, length: int, tile: int) -> str:
     """A loop over tiles; where they do not fit evenly, the last one lies over the one before it."""
     if length % tile == 0:
         return f"for (int {name} = 0; {name} < {length}; {name} += {tile}) {{"

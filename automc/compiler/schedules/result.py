@@ -119,9 +119,9 @@ class Result:
         low, high, zero_point = self.bounds
         return before, f"{of}store_bytes({place}, {count}, {scaled}, {low}, {high}, {zero_point});"
 
-    def store_quad(self, values: str, of: str) -> list[str]:
-        """Stores the scaled values of a quad of registers, for the pixel `y`, `x`; the prefix is `of`."""
+    def store_quad(self, values: str, of: str, pixel: int) -> list[str]:
+        """Stores the scaled values of a quad of registers, for so many pixels behind `y`, `x`; the prefix is `of`."""
         assert self.bounds is not None
         low, high, zero_point = self.bounds
-        place = f"target + y * {self.row_bytes} + x * {self.channels}"
+        place = f"target + y * {self.row_bytes} + (x + {pixel}) * {self.channels}"
         return [f"{of}store_bytes4({place}, {values}, {low}, {high}, {zero_point});"]
