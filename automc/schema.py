@@ -130,7 +130,7 @@ class TrainingSpec(_Model):
     """
 
     epochs: Annotated[int, Field(ge=1)] = 40
-    batch_size: Annotated[int, Field(ge=1)] = 128
+    batch_size: Annotated[int, Field(ge=2)] = 128
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.2
     warmup_epochs: Annotated[float, Field(ge=0)] = 2.0
@@ -152,7 +152,7 @@ class FinetuningSpec(_Model):
     """
 
     epochs: Annotated[float, Field(ge=0)] = 1.0
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     schedule: Literal["cosine", "linear"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0

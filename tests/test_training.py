@@ -12,7 +12,7 @@ from torch import nn
 
 from automc.errors import CorruptFile, RunMismatch
 from automc.network.datasets import Images, load_dataset
-from automc.network.training import ask, augment, normalise, train
+from automc.network.training import ask, augment, batch_of, normalise, train
 from automc.schema import TrainingSpec
 from tests.networks import MEAN, STD, TinyResidual
 
@@ -144,6 +144,17 @@ def test_global_generators_are_left_alone(images: Images, held_out: Images, tmp_
     train(module, images, MEAN, STD, recipe, tmp_path, lambda line: None, lambda judged: "")
     assert np.array_equal(np.random.get_state()[1], numpy_state)
     assert torch.equal(torch.random.get_rng_state(), torch_state)
+
+
+def test_no_image_is_left_alone_in_a_batch(images: Images, tmp_path: Path) -> None:
+    """Behind 1x1 pixels a batch norm could not normalise it."""
+    module = nn.Sequential(nn.Conv2d(1, 4, 8, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 10))
+    lines: list[str] = []
+    few = images.take(slice(0, 65))
+    train(module, few, MEAN, STD, RECIPE, tmp_path, lines.append, lambda judged: "")
+    assert len(lines) == RECIPE.epochs
+    batches = [batch_of(np.arange(65), step, 64).tolist() for step in (0, 1)]
+    assert batches == [list(range(64)), [63, 64]]
 
 
 def test_normalisation() -> None:

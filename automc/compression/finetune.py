@@ -23,7 +23,7 @@ from automc.errors import CorruptFile, RunMismatch, WeightsError
 from automc.files import canonical_json, write_atomic
 from automc.network.datasets import Images
 from automc.network.tasks import distillation, loss
-from automc.network.training import augment, fastest_layout, normalise
+from automc.network.training import augment, batch_of, fastest_layout, normalise
 from automc.schema import FinetuningSpec
 
 Report = Callable[[str], None]
@@ -168,7 +168,7 @@ class _State:
 def _batch(images: Images, spec: FinetuningSpec, epoch: int, step: int) -> Images:
     """Every step draws from generators of its own: a resumed run draws what an uninterrupted one would have drawn."""
     order = np.random.default_rng((spec.seed, epoch)).permutation(len(images))
-    chosen = images.take(order[step * spec.batch_size : (step + 1) * spec.batch_size])
+    chosen = images.take(batch_of(order, step, spec.batch_size))
     random = np.random.default_rng((spec.seed, epoch, step + 1))
     return augment(chosen, spec.crop, spec.flip, random)
 

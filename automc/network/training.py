@@ -61,6 +61,12 @@ def _shifted(
     return shifted
 
 
+def batch_of(order: NDArray[np.int64], step: int, size: int) -> NDArray[np.int64]:
+    """The images of a step. The last batch is never one alone: a batch norm would have nothing to normalise it by."""
+    start = step * size
+    return order[min(start, max(0, len(order) - 2)) : start + size]
+
+
 @torch.inference_mode()
 def ask(
     module: nn.Module, pixels: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]
@@ -108,7 +114,7 @@ def train(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed * 100_003 + epoch)  # for networks that draw themselves, as dropout does
             for step in range(steps):
-                batch = images.take(order[step * recipe.batch_size : (step + 1) * recipe.batch_size])
+                batch = images.take(batch_of(order, step, recipe.batch_size))
                 batch = augment(batch, recipe.crop, recipe.flip, random)
                 inputs = normalise(batch.pixels, mean, std)
                 for group in optimizer.param_groups:
