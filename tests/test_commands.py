@@ -96,6 +96,7 @@ print(sorted({"torch", "gymnasium", "numpy", "pydantic", "optuna"} & set(sys.mod
         (("energy", "nowhere", "--trace", "meter.csv"), "--trace and --inferences go together"),
         (("energy", "nowhere", "--out", "board.csv"), "name that table"),
         (("energy", "nowhere"), "nowhere"),
+        (("bench", "nowhere", "--load", "inf"), "--load"),
         (("--plugin", "no_such_module", "list"), "no such module"),
         (("--plugin", "no_such.module", "list"), "no such module"),
         (("--plugin", "", "list"), "its name is empty"),

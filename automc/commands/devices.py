@@ -43,7 +43,8 @@ def bench(
     device: Annotated[str, typer.Option(help="The name of the device's table.")] = "device",
     cpu: Annotated[str, typer.Option(help="The device's processor, for the table.")] = "unknown",
     load: Annotated[
-        float, typer.Option(min=0, help="Compute for so many seconds at the end, for a power meter to see.")
+        float,
+        typer.Option(min=0, max=86_400, help="Compute for so many seconds at the end, for a power meter to see."),
     ] = 0.0,
     out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
 ) -> None:
