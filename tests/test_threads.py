@@ -11,6 +11,7 @@ from automc.compiler.artifact import compile_batch, compile_program, open_artifa
 from automc.compiler.emit import emit_header, emit_source
 from automc.compiler.emulation import emulate
 from automc.compiler.emulators import available
+from automc.compiler.kernel import Constant
 from automc.compiler.lowering import lower
 from automc.compiler.targets import TARGETS, find_target, host_target, runs_here
 from automc.compiler.toolchain import tool_chain
@@ -62,6 +63,22 @@ def test_every_kind_of_kernel_is_cut_exactly(target, tmp_path):
     for number, library in enumerate(compile_batch(programs, target, tmp_path, threads=3)):
         pixels = random_pixels(np.random.default_rng(number), programs[number], 20)
         assert np.array_equal(library.run(pixels), interpret(programs[number], pixels)), f"program {number}"
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if TARGETS[name].language == "C"])
+def test_parts_share_their_constants(target):
+    """Only those of the first part are stored, so that the others must not choose another form of them."""
+    for program in (mixed_program(), *some_programs()):
+        for threads in (3, 5):
+            lowered = lower(program, find_target(target), threads)
+            for whole, parts in zip(lowered.kernels, lowered.parts, strict=True):
+                assert all(part.scratch_bytes <= whole.scratch_bytes for part in parts)  # each is given so much
+                first, *others = (constants_of(kernel) for kernel in parts)
+                assert all(np.array_equal(a, b) for found in others for a, b in zip(first, found, strict=True))
+
+
+def constants_of(kernel):
+    return [argument.stored for argument in kernel.arguments if isinstance(argument, Constant)]
 
 
 def test_layers_are_cut_into_rows(monkeypatch):

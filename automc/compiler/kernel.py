@@ -15,6 +15,7 @@ from automc.compiler.bounds import largest_values
 from automc.compiler.huffman import huffman_encode
 from automc.compiler.isa import Target
 from automc.compiler.layout import Layout, layouts
+from automc.compression.operations import Convolve
 from automc.compression.program import Program
 
 
@@ -128,6 +129,11 @@ class Context:
     @cached_property
     def largest_values(self) -> Mapping[str, int]:
         return largest_values(self.program)
+
+    def pixels_of(self, operation: Convolve) -> int:
+        """How many pixels a convolution writes; all of them, where this is the context of a part."""
+        rows, columns = self.program.output_size(operation)
+        return rows * columns
 
     def interior(self, name: str) -> Place:
         """The first pixel of a tensor, or the logits."""

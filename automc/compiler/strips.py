@@ -83,6 +83,9 @@ class _Part(Context):
     def largest_values(self) -> Mapping[str, int]:
         return self.whole.largest_values
 
+    def pixels_of(self, operation: Convolve) -> int:
+        return self.whole.pixels_of(operation)  # so that all parts choose the same constants, which they share
+
 
 def _rows(operation: Operation, first: int, count: int) -> Mapping[str, _Rows] | None:
     """The rows of every tensor for rows of what an operation writes, or nothing where it is not cut.

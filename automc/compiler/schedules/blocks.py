@@ -87,7 +87,7 @@ def block_sparse(operation: Convolve, context: Context) -> Kernel:
     in_list = Window(1, 1, most * STEP)
     largest, size = context.largest_values[operation.source], context.program.output_size(operation)
     path, interval = choose_path(listed, largest, context.target.paths)
-    path, interval = centred(path, interval, listed, largest, in_list, size[0] * size[1])
+    path, interval = centred(path, interval, listed, largest, in_list, context.pixels_of(operation))
     starts = Starts.of(path, in_list, interval)
 
     constants = blocks.constants(operation, path)

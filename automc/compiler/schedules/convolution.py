@@ -26,7 +26,7 @@ def convolution(operation: Convolve, context: Context) -> Kernel:
     largest = context.largest_values[operation.source]
     size = context.program.output_size(operation)
     path, interval = choose_path(rows, largest, context.target.paths)
-    path, interval = centred(path, interval, rows, largest, window, size[0] * size[1])
+    path, interval = centred(path, interval, rows, largest, window, context.pixels_of(operation))
     starts = Starts.of(path, window, interval)
     panels = chunks(operation.outputs // groups, path.vectors * LANES)
     weights = Weights.of(operation, rows, window.run, path, panels * groups, one_by_one=True)
