@@ -28,7 +28,8 @@ from automc.compression.finetune import finetune
 from automc.compression.policy import Policy, uniform_policy
 from automc.environment.problem import Problem
 from automc.network.resources import take_threads
-from automc.schema import FinetuningSpec, make_spec
+from automc.reading import make_spec
+from automc.schema import FinetuningSpec
 
 SETTINGS = ("metric=accuracy", "data.calibration=1000")  # whatever the search was led by
 WIDTHS = "widths"
