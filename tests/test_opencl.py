@@ -40,13 +40,13 @@ def test_networks_of_every_shape_are_exact(tmp_path):
     programs = [
         random_programs(Preparation(traced(shape()), CALIBRATION[:16]), 1, seed)[0] for seed, shape in enumerate(SHAPES)
     ]
-    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, QUICKLY))
+    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, *QUICKLY))
 
 
 @runs
 def test_random_programs_are_exact(tmp_path):
     programs = [random_program(np.random.default_rng(seed), steps=4, wide=seed % 4 == 0) for seed in range(15)]
-    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, QUICKLY))
+    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, *QUICKLY))
 
 
 def binary_program(seed):
@@ -69,7 +69,7 @@ def test_layers_of_bits_are_exact(tmp_path):
     programs = [binary_program(seed) for seed in range(4)]
     kernels = [kernel.choice.kernel for each in programs for kernel in lower(each, find_target("opencl")).kernels]
     assert sum(kernel.startswith("bits, popcount") for kernel in kernels) == 20
-    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, QUICKLY))
+    assert_exact(emulate_batch(programs, "opencl", tmp_path, POCL, *QUICKLY))
 
 
 @runs
@@ -117,7 +117,7 @@ cl_int guarded_clEnqueueReadBuffer(cl_command_queue queue, cl_mem memory, cl_boo
 def test_nothing_behind_the_arena_is_written(tmp_path):
     programs = list(some_programs())
     renamed = [f"-D{name}=guarded_{name}" for name in ("clCreateBuffer", "clEnqueueReadBuffer")]
-    lowered, tools = static_batch(programs, "opencl", tmp_path, QUICKLY, *renamed)
+    lowered, tools = static_batch(programs, "opencl", tmp_path, *QUICKLY, *renamed)
     program = tmp_path / "program.so"
     program.write_bytes(linked_for_system(driver(lowered) + GUARDS, tmp_path / "libmodel.a", tools))
     assert_exact(emulation.Emulated(program, POCL, tuple(programs)))

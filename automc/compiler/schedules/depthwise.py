@@ -26,7 +26,7 @@ def depthwise(operation: Convolve, context: Context) -> Kernel:
     # Residuals and logits are read and written in the order of the channels, which quads do not keep.
     plain = operation.residual is not None or operation.target not in context.layouts
     quads = () if plain else context.target.paths[0].quads
-    in_columns = _shares_columns(operation) and channels >= LANES * min(quads, default=channels)
+    in_columns = bool(quads) and channels >= LANES * min(quads) and _shares_columns(operation)
     places = _places(operation, in_columns)
     rows = np.where(places < 0, np.int8(0), operation.weight.reshape(channels, -1)[:, places])
     path, interval = choose_path(rows, context.largest_values[operation.source], context.target.paths)
