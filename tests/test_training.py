@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from automc.errors import CorruptFile, RunMismatch
 from automc.network.datasets import Images, load_dataset
@@ -155,6 +156,34 @@ def test_no_image_is_left_alone_in_a_batch(images: Images, tmp_path: Path) -> No
     assert len(lines) == RECIPE.epochs
     batches = [batch_of(np.arange(65), step, 64).tolist() for step in (0, 1)]
     assert batches == [list(range(64)), [63, 64]]
+
+
+def test_in_bfloat16_strided_depthwise_convolutions_stay_in_float32(images: Images, tmp_path: Path) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, stride=2, groups=4), nn.Conv2d(4, 10, 2), nn.Flatten()
+    )  # fmt: skip
+    types: list[list[torch.dtype]] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function: Any, kinds: Any, values: Any = (), named: Any = None) -> Any:
+            output = function(*values, **(named or {}))
+            if function is nn.functional.conv2d:
+                types[-1].append(output.dtype)
+            return output
+
+    def judge(judged: nn.Module) -> str:
+        types.append([])
+        share_right(judged, images)
+        return ""
+
+    types.append([])
+    recipe = RECIPE.model_copy(update={"epochs": 1, "batch_size": 300, "bfloat16": True})
+    with Watch():
+        train(module, images, MEAN, STD, recipe, tmp_path, lambda _: None, judge)
+    low, full = torch.bfloat16, torch.float32
+    assert types[0][3:] == [low, full, low] * 2  # after the probe for the fastest layout
+    assert set(types[1]) == {full}  # what judges is computed as it will be used
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_normalisation() -> None:
