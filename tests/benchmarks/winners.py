@@ -4,15 +4,17 @@
 
 A study's reward is of the search images and of the run's fidelity, and the best of many owes a part of it to luck. Here
 each winner is prepared sequentially, as for delivery, and judged on the selection images; a line a searcher, with
-interquartile means and bootstrap intervals over seeds. Runs of one environment under one limit are one task. Answers
-stand in RUN/winners-selection.log, where a killed run goes on; FOLDER gets a line a study, and a figure.
+interquartile means and bootstrap intervals over seeds. Hypervolumes are of all trials of a study, as shares of the box
+from the latency of dense int8 and an accuracy of 0 to no latency and an accuracy of 1. Runs of one environment under
+one limit are one task. Answers stand in RUN/winners-selection.log, where a killed run goes on; FOLDER gets a line a
+study, and a figure.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -22,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from automc.analysis.pareto import hypervolume
 from automc.analysis.stats import (
     Interval,
     anytime_best,
@@ -35,7 +38,7 @@ from automc.environment.evaluator import Evaluator, Split
 from automc.network.resources import take_threads
 from automc.search.identity import read_identity
 from automc.search.log import Record, RecordLog
-from automc.search.trials import LOG_NAME, read_log
+from automc.search.trials import LOG_NAME, Trial, read_log
 
 LIMITS = "goal.limits"
 MARKS = (10, 50, 100, 200)
@@ -71,6 +74,7 @@ class Judge:
         self.run, self.split, self.weights = run, split, identity["weights"]
         self.overrides = (*identity["overrides"], *over)
         self._evaluators: dict[str, Evaluator] = {}
+        self._known: dict[str, float] = {}
 
     def evaluator(self, name: str) -> Evaluator:
         """Of the environment called `name`, opened once."""
@@ -82,18 +86,27 @@ class Judge:
     def remembered(self, what: str, compute: Callable[[], float]) -> float:
         """A figure by name, computed once and then answered from the log."""
         header = {"overrides": [*self.overrides], "weights": self.weights}
-        with RecordLog(self.run / f"winners-{self.split}.log", header, print) as log:
-            known: dict[str, float] = {record["what"]: record["value"] for record in log.records}
-            if what not in known:
-                known[what] = compute()
-                log.write({"what": what, "value": known[what]})
-        return known[what]
+        if what not in self._known:
+            with RecordLog(self.run / f"winners-{self.split}.log", header, print) as log:
+                self._known = {record["what"]: record["value"] for record in log.records}
+                if what not in self._known:
+                    self._known[what] = compute()
+                    log.write({"what": what, "value": self._known[what]})
+        return self._known[what]
 
     def quality(self, name: str, policy: Policy) -> float:
         """The metric of the environment called `name`."""
         return self.remembered(
             f"{name} {policy.fingerprint}", lambda: self.evaluator(name).evaluate(policy, self.split).quality
         )
+
+    def volume(self, name: str, trials: Sequence[Trial]) -> float:
+        """The hypervolume of a study's trials as a share of its box, in the qualities that the search saw."""
+        dense = self.remembered(f"{name} dense latency", lambda: self.evaluator(name).problem.dense_cost.latency_ms)
+        column = self.evaluator(name).problem.metric.reading.column
+        told = [(trial.metrics["latency_ms"], trial.metrics[column]) for trial in trials if trial.complete]
+        latency, quality = np.array(told).T
+        return hypervolume(latency / dense, quality, (1.0, 0.0))
 
     def records(self) -> list[Record]:
         """A record for each study: its best trial, and what that is worth in the end."""
@@ -106,8 +119,8 @@ class Judge:
             quality = self.quality(name, best.policy)
             curve = anytime_best(np.array([trial.reward if trial.complete else np.nan for trial in trials]))
             study = {"environment": name, "searcher": header["searcher"], "seed": header["seed"], "curve": curve}
-            task = ", ".join([name, *limits])
-            records.append({"task": task, **study, "best": best, "reward": best.reward, "quality": quality})
+            figures = {"best": best, "reward": best.reward, "quality": quality, "volume": self.volume(name, trials)}
+            records.append({"task": ", ".join([name, *limits]), **study, **figures})
             print(f"{path.parent}: {best.reward:.4f} by {len(trials)} trials, {quality:.4f} in the end", flush=True)
         return records
 
@@ -115,11 +128,11 @@ class Judge:
 def report(task: str, records: list[Record]) -> None:
     """Print the table of one task, the best searcher in the end first."""
     of = _by_searcher(records)
-    print(f"\n{task}\n\n| searcher | seeds | reward | in the end | {AGENT} wins, reward | in the end |")
-    print("|---" * 6 + "|")
+    print(f"\n{task}\n\n| searcher | seeds | reward | in the end | hypervolume | {AGENT} wins, reward | in the end |")
+    print("|---" * 7 + "|")
     for name in sorted(of, key=lambda name: -_interval(of[name], "quality").estimate):
         chances = [_chance(of.get(AGENT, []), of[name], figure) for figure in ("reward", "quality")]
-        cells = [_cell(_interval(of[name], figure)) for figure in ("reward", "quality")]
+        cells = [_cell(_interval(of[name], figure)) for figure in ("reward", "quality", "volume")]
         print(f"| {name} | {len(of[name])} | {' | '.join(cells)} | {' | '.join(chances)} |")
 
 
@@ -130,6 +143,7 @@ def write(found: Mapping[str, list[Record]], path: Path) -> None:
             **{name: record[name] for name in ("task", "searcher", "seed")},
             **{f"reward_after_{mark}": float(record["curve"][:mark][-1]) for mark in MARKS},
             "quality_in_the_end": record["quality"],
+            "hypervolume": record["volume"],
         }
         for records in found.values()
         for record in records
