@@ -1,20 +1,26 @@
-"""What compression costs in accuracy on CIFAR-10, before and after fine-tuning, row by row of a table.
+"""What compression costs in accuracy on CIFAR-10, before and after fine-tuning, as a table over seeds.
 
-    python tests/benchmarks/accuracy.py resnet20_half --weights resnet20.safetensors --out runs/accuracy
+    python tests/benchmarks/accuracy.py resnet20_half resnet20_13x --weights FOLDER --out runs/accuracy --seeds 0 1 2
+    python tests/benchmarks/accuracy.py --out runs/accuracy    # the table of all that has been seen so far
 
-Every step is stored in `--out/<row>`: the same command goes on where a killed one stopped. Allocation is a search on
-logit error, and so are all other choices; they are made on training images and read no label. All 10,000 test images
-are asked once for each figure, after everything is decided. Search and selection images are left out of fine-tuning.
+FOLDER has the dense networks' weights, `<network>_cifar10.safetensors`; those of `envs/` serve where it lacks one.
+Every step is stored in `--out/<row>-<seed>`: the same command goes on where a killed one stopped, so it may as well run
+in the background. Allocation is a search on logit error, and so are all other choices; they are made on training images and
+read no label. All 10,000 test images are asked once for each figure, after everything is decided. Search and selection
+images are left out of fine-tuning.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +35,10 @@ from automc.compression.program import Program
 from automc.environment.evaluator import Evaluator
 from automc.environment.loading import build_problem
 from automc.environment.problem import Problem
+from automc.files import suggest
 from automc.network.datasets import load_dataset
 from automc.network.graph import Network
+from automc.network.resources import take_threads
 from automc.network.training import ask
 from automc.network.zoo import build_network, load_weights
 from automc.reading import make_spec
@@ -39,6 +47,7 @@ from automc.search.experiment import study_header
 from automc.search.searchers import build_searcher
 from automc.search.study import Progress, Study
 
+SHIPPED = Path(__file__).parents[2] / "envs"
 EIGHTHS = [eighth / 8 for eighth in range(1, 9)]
 CALIBRATION = {"search": 500, "delivery": 3000}  # more images for the few networks that are judged at the end
 
@@ -182,21 +191,52 @@ def _trial_line(progress: Progress) -> None:
     _timed(f"trial {progress.trial.number}: logit error {progress.trial.metrics['logit_error']:.5f}")
 
 
+def dense_weights(network: str, folder: Path) -> Path:
+    """The file of a dense network's weights: from `folder`, else the one that is shipped."""
+    named = folder / f"{network}_cifar10.safetensors"
+    return named if named.exists() else SHIPPED / named.name
+
+
+def table(out: Path) -> str:
+    """A line for each row and recipe of `out`: test accuracies over seeds, their mean and spread, and the time."""
+    figures: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted(out.glob("*/figures.jsonl")):
+        for line in map(json.loads, path.read_text().splitlines()):
+            if "accuracy" in line:
+                figures[line["row"].rpartition("-")[0], line["figure"]].append(line)
+    lines = ["| row | figure | seeds | accuracy, % | mean ± deviation | times smaller | minutes |", "|---" * 7 + "|"]
+    for (row, figure), found in sorted(figures.items()):
+        values = np.array([100 * line["accuracy"] for line in found])
+        spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+        smaller = [line["times_smaller"] for line in found if "times_smaller" in line]
+        minutes = [line["seconds"] / 60 for line in found if "seconds" in line]
+        cells = (
+            row, figure, len(found), ", ".join(f"{value:.2f}" for value in values), f"{values.mean():.2f}{spread}",
+            f"{min(smaller):.1f}" if smaller else "", f"{np.mean(minutes):.0f}" if minutes else "",
+        )  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=ROWS)
-    parser.add_argument("--weights", type=Path, required=True, help="safetensors of the dense network")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--weights", type=Path, default=SHIPPED, help="folder of the dense networks' safetensors")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trials", type=int, default=40, help="of the search for an allocation")
     parser.add_argument("--candidates", type=int, default=4, help="best trials that are prepared on many images")
     parser.add_argument("--recipe", help="of fine-tuning, as in epochs=10,learning_rate=0.005; without it, none")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    run = Run(given.row, given.weights, given.out, given.seed)
-    program = run.before(given.trials, given.candidates)
-    if given.recipe:
-        run.after(program, given.recipe)
+    given = parser.parse_intermixed_args()
+    for name in set(given.rows) - set(ROWS):
+        parser.error(f"no row {name!r}{suggest(name, ROWS)}")
+    take_threads(1)
+    for name, seed in itertools.product(given.rows, given.seeds):
+        run = Run(name, dense_weights(ROWS[name].network, given.weights), given.out, seed)
+        program = run.before(given.trials, given.candidates)
+        if given.recipe:
+            run.after(program, given.recipe)
+    print(table(given.out))
 
 
 if __name__ == "__main__":
