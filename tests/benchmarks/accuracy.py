@@ -5,9 +5,9 @@
 
 FOLDER has the dense networks' weights, `<network>_cifar10.safetensors`; those of `envs/` serve where it lacks one.
 Every step is stored in `--out/<row>-<seed>`: the same command goes on where a killed one stopped, so it may as well run
-in the background. Allocation is a search on logit error, and so are all other choices; they are made on training images and
-read no label. All 10,000 test images are asked once for each figure, after everything is decided. Search and selection
-images are left out of fine-tuning.
+in the background. Allocation is a search on logit error, and so are all other choices; they are made on training
+images and read no label. All 10,000 test images are asked once for each figure, after everything is decided. Search and
+selection images are left out of fine-tuning.
 """
 
 from __future__ import annotations
