@@ -97,6 +97,19 @@ def test_a_continuous_action_is_spread_over_what_is_allowed():
     assert choices[1].tolist() == [int(row) for row in rows if not isinstance(row, np.ndarray)]
 
 
+@pytest.mark.parametrize("found", [(0.40, 0.60, 0.55, 0.57), (0.0, 0.0, 0.0, 0.9), (0.9, 0.9, 0.9, 0.9)])
+def test_the_rewards_of_single_episodes_are_of_one_size_from_the_first_on(found: tuple[float, ...]):
+    """An agent that learns from all episodes before never forgets the first ones."""
+    problem, answers = tiny(), iter(found)
+    episodes = Episodes(problem, 1, lambda rows, shares: [next(answers)])
+    given = [episodes.step(np.array([0]))[1][0] for _ in found for _ in problem.space.decisions]
+    ends = np.array(given[len(problem.space.decisions) - 1 :: len(problem.space.decisions)])
+    assert np.abs(given).max() <= 2
+    assert ends[0] == 0
+    assert np.sign(ends[1]) == np.sign(found[1] - found[0])
+    assert len(set(ends)) == len(set(found))
+
+
 def test_the_predictor_learns_how_perturbations_add_up():
     """Errors are squared lengths of sums of vectors, of which single losses show the lengths alone."""
     random = np.random.default_rng(0)

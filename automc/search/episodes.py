@@ -36,7 +36,8 @@ class Episodes(VecEnv):
 
     At the start `draw` says which share of the limits each may use, and `guide`, if there is one, which policy it may
     hold on to (`walks x decisions`). The reward comes at the end and is what `judge` says of the choices and shares,
-    in standard deviations above the mean of the latest before. The observation is `AGENT_FEATURES`, of one length for
+    in standard deviations above the mean of the `n` latest before, and at most `sqrt(n)` of them, which is as far as one
+    of `n + 1` numbers can lie from their mean. The observation is `AGENT_FEATURES`, of one length for
     every network and search space. An action is the index of a choice, or, if `continuous`, a number from -1 to 1 that
     is spread evenly over the choices that are allowed; an index that is not allowed is moved to the nearest that is.
     """
@@ -115,7 +116,9 @@ class Episodes(VecEnv):
     def _standardised(self, rewards: Sequence[float]) -> Floats:
         past = self._rewards[-_LATEST:] or [*rewards]
         self._rewards.extend(rewards)
-        above: Floats = (np.array(rewards) - np.mean(past)) / (np.std(past) + 1e-3)
+        # Few rewards, or equal ones, say little of how far the next may lie: it counts as far as it could among them.
+        most = math.sqrt(len(past))
+        above: Floats = np.clip((np.array(rewards) - np.mean(past)) / (np.std(past) + 1e-3), -most, most)
         return above
 
     def env_method(self, method_name: str, *arguments: Any, indices: Any = None, **named: Any) -> list[Any]:
