@@ -12,8 +12,9 @@ import pytest
 import tests.problems as problems
 from automc.environment.observation import FEATURES
 from automc.environment.problem import Problem
+from automc.environment.space import MAX_CHOICES
 from automc.environment.walk import Walk, Walks
-from automc.errors import ConfigError, CorruptFile, InfeasibleBudget, RunMismatch
+from automc.errors import ConfigError, CorruptFile, InfeasibleBudget, InvalidAction, RunMismatch
 from automc.schema import GoalSpec, SearcherSpec, SearchSpaceSpec
 from automc.search.episodes import AGENT_FEATURES, Episodes
 from automc.search.experiment import study_header
@@ -74,7 +75,7 @@ def test_episodes_show_features_of_one_length_and_reward_the_end():
     for step in range(len(problem.space.decisions)):
         assert observation.shape == (3, len(AGENT_FEATURES))
         assert (episodes.action_masks().sum(1) > 0).all()
-        observation, rewards, done, _ = episodes.step(np.array([0, 1, 15]))
+        observation, rewards, done, _ = episodes.step(episodes.action_masks().cumsum(1).argmax(1) * [0, 0, 1])
         assert done.all() == (step == len(problem.space.decisions) - 1)
     assert seen[0][0].shape == (3, 10)
     np.testing.assert_allclose(seen[0][1], [0.7, 0.85, 1.0])
@@ -85,7 +86,7 @@ def test_episodes_show_features_of_one_length_and_reward_the_end():
 def test_a_continuous_action_is_spread_over_what_is_allowed():
     problem = tiny()
     rows = []
-    episodes = Episodes(problem, 2, lambda choices, shares: rows.append(choices) or [0, 0], continuous=True)
+    episodes = Episodes(problem, 2, lambda choices, shares: rows.append(choices) or [0, 0], actions="continuous")
     episodes.reset()
     for _ in problem.space.decisions:
         allowed = episodes.action_masks()[1]
@@ -95,6 +96,36 @@ def test_a_continuous_action_is_spread_over_what_is_allowed():
     (choices,) = [row for row in rows if isinstance(row, np.ndarray)]
     assert (choices[0] == 0).all()
     assert choices[1].tolist() == [int(row) for row in rows if not isinstance(row, np.ndarray)]
+
+
+def test_a_spread_action_reaches_all_that_is_allowed_in_equal_shares():
+    problem = tiny()
+    episodes = Episodes(problem, MAX_CHOICES, lambda rows, shares: rows.sum(1), actions="spread")
+    for position in range(len(problem.space.decisions)):
+        episodes.reset()
+        for _ in range(position):
+            episodes.step(np.full(MAX_CHOICES, 9))
+        (allowed,) = np.unique(episodes.action_masks(), axis=0)
+        walks = episodes._walks
+        episodes.step(np.arange(MAX_CHOICES))
+        chosen = walks.chosen[:, position].astype(int)
+        assert (np.unique(chosen) == np.flatnonzero(allowed)).all()
+        assert np.ptp(np.bincount(chosen)[allowed[: chosen.max() + 1]]) <= 1
+        assert (np.diff(chosen) >= 0).all()
+
+
+def test_a_masked_action_is_taken_as_it_is_or_refused():
+    problem = tiny()
+    episodes = Episodes(problem, 1, lambda rows, shares: rows.sum(1))
+    with pytest.raises(InvalidAction, match="choice 15 is not allowed"):
+        episodes.step(np.array([15]))
+
+
+def test_an_agent_that_ignored_its_masks_would_be_refused(monkeypatch: pytest.MonkeyPatch):
+    assert len(search("ppo", 12)) == 12
+    monkeypatch.setattr(Episodes, "action_masks", lambda self: np.ones((self.num_envs, MAX_CHOICES), np.bool_))
+    with pytest.raises(InvalidAction):
+        search("ppo", 12)
 
 
 @pytest.mark.parametrize("found", [(0.40, 0.60, 0.55, 0.57), (0.0, 0.0, 0.0, 0.9), (0.9, 0.9, 0.9, 0.9)])
@@ -207,7 +238,7 @@ def test_an_agent_is_saved_without_pickle_and_goes_on_with_another_network(name:
 
     other = problems.tiny_problem(GoalSpec(limits={"latency_ms": "60%"}), FEWER, width=2)
     agent = build_searcher(name, {"agent": str(tmp_path / "first")}, other, 0)
-    learner = agent.begin(Episodes(other, agent.at_once, lambda rows, shares: rows.sum(1), continuous=agent.continuous))
+    learner = agent.begin(Episodes(other, agent.at_once, lambda rows, shares: rows.sum(1), actions=agent.actions))
     assert all((value == network[key]).all() for key, value in learner.policy.state_dict().items())
     assert len(search(name, 4, other, agent=str(tmp_path / "first"))) == 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -29,6 +29,7 @@ GUIDE = tuple(f"away_{index}" for index in range(MAX_CHOICES))  # minus how far 
 AGENT_FEATURES = FEATURES + CURVES + GUIDE
 
 Judge = Callable[[Rows, Floats], Sequence[float]]
+Actions = Literal["masked", "spread", "continuous"]  # see `Episodes`
 
 
 class Episodes(VecEnv):
@@ -36,10 +37,13 @@ class Episodes(VecEnv):
 
     At the start `draw` says which share of the limits each may use, and `guide`, if there is one, which policy it may
     hold on to (`walks x decisions`). The reward comes at the end and is what `judge` says of the choices and shares,
-    in standard deviations above the mean of the `n` latest before, and at most `sqrt(n)` of them, which is as far as one
-    of `n + 1` numbers can lie from their mean. The observation is `AGENT_FEATURES`, of one length for
-    every network and search space. An action is the index of a choice, or, if `continuous`, a number from -1 to 1 that
-    is spread evenly over the choices that are allowed; an index that is not allowed is moved to the nearest that is.
+    in standard deviations above the mean of the `n` latest before, and at most `sqrt(n)` of them, which is as far as
+    one of `n + 1` numbers can lie from their mean. The observation is `AGENT_FEATURES`, of one length for every network
+    and search space.
+
+    An action that is `masked` is the index of a choice, which must be one of `action_masks`; one that is `spread` or
+    `continuous` needs no mask: it is one of `MAX_CHOICES` numbers, or a number from -1 to 1, and says how far along the
+    choices that are allowed the chosen one lies.
     """
 
     def __init__(
@@ -50,20 +54,20 @@ class Episodes(VecEnv):
         losses: Sequence[Floats] | None = None,
         draw: Callable[[int], Floats] = np.ones,
         guide: Callable[[Floats], Rows] | None = None,
-        continuous: bool = False,
+        actions: Actions = "masked",
     ) -> None:
         self.render_mode = None
         space: gymnasium.Space[Any] = gymnasium.spaces.Discrete(MAX_CHOICES)
-        if continuous:
+        if actions == "continuous":
             space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
         observations = gymnasium.spaces.Box(-np.inf, np.inf, (len(AGENT_FEATURES),), np.float32)
         super().__init__(count, observations, space)
         self._problem, self._judge, self._draw, self._guide = problem, judge, draw, guide
-        self._continuous = continuous
+        self._kind = actions
         self._observer = Observer(problem)
         self._curves = _curves(problem, losses)
         self._rewards: list[float] = []
-        self._actions = np.zeros(count, np.int64)
+        self._choices = np.zeros(count, np.int64)
         self._begin()
 
     def reset(self) -> NDArray[np.float32]:
@@ -73,14 +77,20 @@ class Episodes(VecEnv):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep what is decided."""
-        self._actions = self._spread(actions[:, 0]) if self._continuous else actions.astype(np.int64)
+        match self._kind:
+            case "masked":
+                self._choices = actions.astype(np.int64)
+            case "spread":
+                self._choices = self._along(actions / MAX_CHOICES)
+            case "continuous":
+                self._choices = self._along((np.clip(actions[:, 0], -1, 1) + 1) / 2)
 
     def step_wait(
         self,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """Decide; after the last decision, judge and begin anew."""
+        """Decide; after the last decision, judge and begin anew. Raises `InvalidAction` for what is masked."""
         walks = self._walks
-        walks.choose(walks.nearest(self._actions))
+        walks.choose(self._choices)
         rewards = np.zeros(self.num_envs, np.float32)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         done = walks.done
@@ -91,7 +101,7 @@ class Episodes(VecEnv):
         return self._observe(), rewards, np.full(self.num_envs, done), infos
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """`walks x MAX_CHOICES`: which indices are taken as they are."""
+        """`walks x MAX_CHOICES`: which indices may be chosen."""
         allowed = self._walks.allowed()
         return np.pad(allowed, ((0, 0), (0, MAX_CHOICES - allowed.shape[1])))
 
@@ -107,10 +117,11 @@ class Episodes(VecEnv):
         curves = np.tile(self._curves[position], (self.num_envs, 1))
         return np.concatenate([self._observer.observe(self._walks), curves, away], 1, dtype=np.float32)
 
-    def _spread(self, actions: NDArray[np.float32]) -> NDArray[np.int64]:
+    def _along(self, places: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+        """The allowed choices at these places from 0 to 1, of which each has as large a share."""
         allowed = self._walks.allowed()
         counts = allowed.sum(1)
-        ranks = np.minimum((np.clip(actions, -1, 1) + 1) / 2 * counts, counts - 1).astype(np.int64)
+        ranks = np.minimum(places * counts, counts - 1).astype(np.int64)
         return np.array([np.flatnonzero(row)[rank] for row, rank in zip(allowed, ranks, strict=True)])
 
     def _standardised(self, rewards: Sequence[float]) -> Floats:

@@ -13,7 +13,7 @@ from torch import Tensor
 from automc.environment.problem import Floats, Problem, Rows
 from automc.errors import ConfigError, CorruptFile
 from automc.files import canonical_json, sha256_of, write_atomic
-from automc.search.episodes import AGENT_FEATURES, Episodes
+from automc.search.episodes import AGENT_FEATURES, Actions, Episodes
 from automc.search.searchers.base import Evaluate, Searcher, Settings
 
 _CARD, _NETWORK = "agent.json", "agent.safetensors"
@@ -38,7 +38,7 @@ class Agent(Searcher):
     """
 
     name: ClassVar[str]
-    continuous: ClassVar[bool] = False  # whether an action is a number from -1 to 1 instead of an index
+    actions: ClassVar[Actions] = "spread"
     learner: BaseAlgorithm | None = None
 
     def __init__(self, problem: Problem, settings: Any, seed: int) -> None:
@@ -72,7 +72,7 @@ class Agent(Searcher):
         def judge(rows: Rows, shares: Floats) -> list[float]:
             return [trial.reward for trial in evaluate.many(map(policy, rows.tolist()))]
 
-        learner = self.begin(Episodes(self.problem, self.at_once, judge, continuous=self.continuous))
+        learner = self.begin(Episodes(self.problem, self.at_once, judge, actions=self.actions))
         while True:
             self.update(learner)
 

@@ -30,7 +30,7 @@ class _OffPolicy(Agent):
     """An actor and its critics, which learn after each episode from the steps of all episodes before."""
 
     settings_model = OffPolicySettings
-    continuous = True
+    actions = "continuous"
     algorithm: type[TD3]
 
     def build(self, episodes: Episodes) -> BaseAlgorithm:

@@ -69,6 +69,7 @@ class PPOAgent(Agent):
     """
 
     name = "ppo"
+    actions = "masked"
     settings_model = PPOSettings
 
     def __init__(self, problem: Problem, settings: PPOSettings, seed: int) -> None:

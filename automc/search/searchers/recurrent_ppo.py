@@ -23,7 +23,7 @@ class RecurrentPPOSettings(AgentSettings):
 class RecurrentPPOAgent(Agent):
     """Proximal policy optimisation of a recurrent network, as MnasNet's controller (Tan et al. 2019, section 4.2).
 
-    It is not masked: an index that is not allowed is moved to the nearest that is.
+    sb3-contrib masks no recurrent policy, so its actions are spread over what is allowed.
     """
 
     name = "recurrent_ppo"
