@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,14 @@ def test_an_agent_is_saved_without_pickle_and_goes_on_with_another_network(name:
     learner = agent.begin(Episodes(other, agent.at_once, lambda rows, shares: rows.sum(1), actions=agent.actions))
     assert all((value == network[key]).all() for key, value in learner.policy.state_dict().items())
     assert len(search(name, 4, other, agent=str(tmp_path / "first"))) == 4
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_leaves_no_folders_of_logs_behind(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    train(name, tmp_path / "study")
+    assert not [*(tmp_path / "temporary").glob("SB3*")]
 
 
 def test_a_study_is_bound_to_the_agent_that_it_began_with(tmp_path: Path):

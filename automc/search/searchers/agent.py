@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from automc.environment.problem import Floats, Problem, Rows
@@ -58,6 +59,7 @@ class Agent(Searcher):
     def begin(self, episodes: Episodes) -> BaseAlgorithm:
         """The algorithm, its network fresh or loaded."""
         learner = self.learner = self.build(episodes)
+        learner.set_logger(Logger(folder=None, output_formats=[]))  # its own would make a folder for temporary files
         if self._loaded is not None:
             learner.policy.load_state_dict(self._loaded)
         return learner
