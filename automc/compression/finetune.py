@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automc.compression.descent import Descent
-from automc.compression.gradients import gradient_type
+from automc.compression.gradients import gradient_type, whole_float32
 from automc.compression.interpreter import check_pixels
 from automc.compression.normalisation import BatchNorms
 from automc.compression.program import Program
@@ -32,6 +32,7 @@ _STEPS_BETWEEN_STATES = 25
 _CALIBRATION = 256  # images that batch norms begin with the statistics of
 
 
+@whole_float32()
 def finetune(
     program: Program,
     images: Images,
@@ -51,8 +52,10 @@ def finetune(
     weights, at a rate that rises within the first tenth and falls to zero. Whether the result is better than `program`
     is for the caller to judge, on images that neither has seen.
 
-    Runs on a CUDA device where there is one. The state is kept in `folder`, so that the same call goes on where a
-    killed one stopped; on the same CPU it ends with the same program. Raises `RunMismatch` where `folder` holds the
+    Runs on a CUDA device where there is one, whose sums are exact but where its library transforms convolutions before
+    it multiplies; what counts is the result, an integer program, which the caller judges on the CPU. The state is kept
+    in `folder`, so that the same call goes on where a killed one stopped; on the same CPU it ends with the same
+    program. Raises `RunMismatch` where `folder` holds the
     state of another fine-tuning, `CorruptFile` where it cannot be read, `DataError` for images that the program does
     not take, `WeightsError` where the loss is not finite.
     """

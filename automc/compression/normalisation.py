@@ -37,7 +37,7 @@ class BatchNorms:
         self._norms = [_norm(step.normalise.values) for step in steps]  # type: ignore[arg-type]
         self._scales = [norm.weight.detach().clone() for norm in self._norms]
         for step, norm in zip(steps, self._norms, strict=True):
-            step.normalise = norm.to(pixels.device)
+            step.normalise = norm
 
     @torch.no_grad()
     def move(self, rate: float) -> None:
@@ -109,7 +109,7 @@ def _is_map(program: Program, position: int) -> bool:
 def _norm(values: Tensor) -> nn.BatchNorm2d:
     """A batch norm that does nothing to `values`, `n x channels x height x width`."""
     variance, mean = torch.var_mean(values, (0, 2, 3), correction=0)
-    norm = nn.BatchNorm2d(values.shape[1], eps=1e-3, momentum=_FORGETTING)
+    norm = nn.BatchNorm2d(values.shape[1], eps=1e-3, momentum=_FORGETTING, device=values.device)
     with torch.no_grad():
         norm.weight.copy_((variance + norm.eps).sqrt())
         for place in (norm.bias, norm.running_mean):

@@ -172,4 +172,4 @@ def _means(weight: Tensor, index: Tensor) -> Tensor:
 def _lengths(weight: Tensor) -> Tensor:
     """The length of each channel's weights, `out`; a channel of zeros has a tenth of the usual."""
     squares = weight.square().sum((1, 2, 3))
-    return squares.clamp(min=0.01 * float(squares.mean())).sqrt()
+    return torch.maximum(squares, 0.01 * squares.mean()).sqrt()

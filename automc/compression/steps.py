@@ -150,8 +150,8 @@ class ConvolveStep(_Step):
         if self.parts == 1:
             return [self.weight]
         taps = self.weight.flatten(1)
-        shares = torch.arange(taps.shape[1]).chunk(self.parts)
-        masks = [torch.zeros(taps.shape[1]).index_fill_(0, share, 1) for share in shares]
+        shares = torch.arange(taps.shape[1], device=taps.device).chunk(self.parts)
+        masks = [taps.new_zeros(taps.shape[1]).index_fill_(0, share, 1) for share in shares]
         return [(taps * mask).view_as(self.weight) for mask in masks]
 
 
