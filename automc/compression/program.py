@@ -19,7 +19,6 @@ from automc.compression.operations import (
     Dequantise,
     Operation,
     Quantise,
-    Rank,
     Tensor,
     window_counts,
 )
@@ -88,20 +87,17 @@ class Program:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image, but for those that kernels skip: of zeros left out, of closed gates."""
+        """Multiply-accumulates for one image, as `Cost` counts them for a policy."""
         return sum(self.macs_of(operation) for operation in self.operations if isinstance(operation, Convolve))
 
     def macs_of(self, operation: Convolve) -> int:
-        """The multiply-accumulates of one convolution.
+        """The multiply-accumulates of one convolution that every target computes.
 
-        Of a gate that is not written by a `Rank` nobody knows how many channels it closes, so that all count.
+        Removed channels and blocks of zeros save them everywhere. Single zeros and closed gates do not: some targets
+        skip the products of some of them, and what that is worth their latency tables say.
         """
         height, width = self.output_size(operation)
-        macs = operation.multiplied_weights * height * width
-        for gate in self.operations:
-            if isinstance(gate, Rank) and gate.target == operation.gate:
-                return macs * gate.count // operation.outputs
-        return macs
+        return operation.multiplied_weights * height * width
 
     def output_size(self, operation: Convolve) -> tuple[int, int]:
         """Height and width of what a convolution writes."""

@@ -137,7 +137,7 @@ class ShadowWeights(nn.Module):
         if position in self._entries:
             weight = _means(weight, self._entries[position])
         rounded = clamp_and_round(weight.clone(), -128, 128)  # so that the grid's ends pass gradients, too
-        return rounded * (self.step(position).weight != 0) if operation.skips_zeros else rounded
+        return rounded * (self.step(position).weight != 0) if operation.leaves_out_zeros else rounded
 
     def _operation(self, position: int) -> Convolve:
         operation = self.original.operations[position]

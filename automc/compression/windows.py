@@ -84,21 +84,20 @@ class Convolve(Operation):
         return is_depthwise(self.weight.shape, self.groups)
 
     @property
-    def skips_zeros(self) -> bool:
-        """Whether its zeros are left out, where it is stored and where it is computed."""
+    def leaves_out_zeros(self) -> bool:
+        """Whether its zeros are left out where it is stored; which kernels then skip is a target's own matter."""
         return self.encoding in ("sparse", "blocks")
 
     @property
     def multiplied_weights(self) -> int:
-        """How many weights take part: all, those that are not zero, or those of the blocks that are not zero."""
-        if not self.skips_zeros:
+        """How many weights take part: all, or those of the blocks that are not zero."""
+        if self.encoding != "blocks":
             return int(self.weight.size)
         present = self.weight != 0
-        if self.encoding == "blocks":
-            for axis, length in ((0, BLOCK_OUTPUTS), (1, BLOCK_INPUTS)):
-                starts = np.arange(0, present.shape[axis], length)
-                blocks = np.logical_or.reduceat(present, starts, axis)
-                present = np.repeat(blocks, np.diff([*starts, present.shape[axis]]), axis)
+        for axis, length in ((0, BLOCK_OUTPUTS), (1, BLOCK_INPUTS)):
+            starts = np.arange(0, present.shape[axis], length)
+            blocks = np.logical_or.reduceat(present, starts, axis)
+            present = np.repeat(blocks, np.diff([*starts, present.shape[axis]]), axis)
         return int(present.sum())
 
     def accumulator_steps(self, tensors: Mapping[str, Tensor]) -> NDArray[np.float64]:
@@ -158,7 +157,7 @@ class Convolve(Operation):
         require(inside, f"weights of {wanted}")
         known = get_args(Encoding)
         require(self.encoding in known, f"encoding must be one of {', '.join(known)}. Got {self.encoding!r} instead.")
-        require(self.weight_bits > 1 or not self.skips_zeros, "weights of 1 bit have no zeros to leave out")
+        require(self.weight_bits > 1 or not self.leaves_out_zeros, "weights of 1 bit have no zeros to leave out")
         require(self.groups == 1 or self.encoding != "blocks", "only an ungrouped convolution can be stored in blocks")
         reach = int((np.abs(self.bias.astype(np.int64)) + magnitude.sum((1, 2, 3)) * source.limit).max())
         require(reach < 2**31, f"an accumulator may reach {reach}, which is beyond int32")

@@ -66,7 +66,7 @@ class Kernel(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image, without those of zeros that are skipped."""
+        """Multiply-accumulates for one image, as `Program.macs_of` counts them."""
         return self.weights * self.height * self.width * self.density_percent // 100
 
     @property

@@ -43,7 +43,7 @@ class Rate:
 def rates(program: Program, table: LatencyTable | None, library: Library | None) -> list[Rate]:
     """Of every operation in the program's order: by `table` what it knows of, by `library` the timings' lower quartile.
 
-    Several operations that run right after each other take about the sum of theirs. Closed gates count as computed.
+    Several operations that run right after each other take about the sum of theirs.
     """
     lookup = None if table is None else Lookup(table)
     measured = [None] * len(program.operations) if library is None else _measured(library)
