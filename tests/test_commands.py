@@ -18,6 +18,7 @@ from automc.errors import NameNotFound
 from automc.network.trace import trace
 from automc.network.zoo import build_network
 from automc.search.identity import identify
+from automc.search.trials import TrialLog
 from tests.problems import macs_table
 
 
@@ -263,29 +264,42 @@ def test_ctrl_c_says_that_nothing_is_lost(automc, monkeypatch):
     assert "Traceback" not in errors
 
 
-def test_a_stopped_run_keeps_its_best_policies_first(automc, tmp_path, monkeypatch):
-    """Ctrl-C and the signal of job schedulers alike; `keep_best` itself is tested with what it compiles."""
+def test_a_run_that_ends_before_its_delivery_keeps_its_best_policies(automc, tmp_path, monkeypatch):
+    """Ctrl-C and the signal of job schedulers alike, and a part of an array; `keep_best` has tests of its own."""
     (tmp_path / "latency_tables").mkdir()
     network = trace(build_network("resnet8", 10, 1), (1, 8, 8), (0.3,), (0.4,), "resnet8")
     write_table(macs_table(network), tmp_path / "latency_tables" / "test_table.csv")
-    kept = []
-    log = tmp_path / "mine" / "resnet8_digits" / "random-0" / "trials.log"
+    kept, delivered = [], []
+    folder = Path("mine", "resnet8_digits")
 
     def stopped(*arguments, **named):
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr("automc.search.experiment.run_experiment", stopped)
-    monkeypatch.setattr("automc.search.anytime.keep_best", lambda problem, folder, report: kept.append(folder))
+    monkeypatch.setattr("automc.search.kept.keep_best", lambda problem, folder, report: kept.append(folder))
+    monkeypatch.setattr("automc.search.deliver.is_delivered", lambda problem, folder: bool(delivered))
     command = ("run", "resnet8_digits", "device=test_table", "--searcher", "random", "--out", "mine")
     code, _, errors = automc(*command)
     assert (code, kept) == (130, [])
     assert "compiling" not in errors, "there is nothing to keep before the first study begins"
-    log.parent.mkdir(parents=True)
-    log.write_bytes(b"")
+    with TrialLog(folder / "random-0", {"searcher": "random", "seed": 0}, pytest.fail):
+        pass
     code, _, errors = automc(*command)
-    assert code == 130
-    assert kept == [Path("mine", "resnet8_digits")]
+    assert (code, kept) == (130, [folder])
     assert "compiling the best policies so far" in errors
+    (folder / "winner").mkdir()
+    (folder / "winner" / "result.json").write_text("{}")  # of fewer trials
+    assert automc(*command)[0] == 130
+    assert kept == [folder] * 2
+    delivered.append("of these trials")
+    assert automc(*command)[0] == 130
+    assert kept == [folder] * 2
+    delivered.clear()
+    monkeypatch.setattr("automc.search.experiment.run_experiment", lambda *arguments, **named: None)
+    assert automc(*command, "--only", "1/2")[0] == 0
+    assert kept == [folder] * 3
+    assert automc(*command, "--only", "2/2")[0] == 0  # a part without a study
+    assert kept == [folder] * 3
 
 
 def test_the_road_from_a_policy_to_a_verified_library(automc, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,15 +30,12 @@ from automc.errors import EvaluationFailed, VerificationError
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
 from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearcherSpec
-from automc.search.anytime import keep_best
 from automc.search.comparison import Contestant, layer_rows
-from automc.search.deliver import DeliverySettings, deliver
+from automc.search.deliver import DeliverySettings, deliver, is_delivered
 from automc.search.experiment import run_experiment
-from automc.search.log import read_records
 from automc.search.result import Result, read_result
 from automc.search.selection import Candidate, best_candidates, select
-from automc.search.study import Progress
-from automc.search.trials import LOG_NAME, Trial, TrialLog, read_log
+from automc.search.trials import LOG_NAME, Trial, TrialLog
 from tests.problems import JOINT, macs_table
 
 SETTINGS = DeliverySettings(candidates=3, verified_images=40)
@@ -208,6 +204,8 @@ def test_the_same_call_again_reads_the_result(
     delivered: tuple[Problem, Path, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem, folder, result = delivered
+    assert is_delivered(problem, folder, SETTINGS)
+    assert not is_delivered(problem, folder, replace(SETTINGS, candidates=2))
     with monkeypatch.context() as patch:
         patch.setattr(deliver_module, "select", lambda *arguments: pytest.fail("selected again"))
         assert deliver(problem, folder, SETTINGS) == result
@@ -302,38 +300,6 @@ def test_a_run_without_a_complete_trial_delivers_nothing(tmp_path: Path) -> None
         log.append(Trial(0, Policy(), {}, -1.0, "failed", "accuracy is nan"))
     with pytest.raises(EvaluationFailed, match="accuracy is nan"):
         best_candidates(problem, tmp_path, 3)
-
-
-def test_a_stopped_search_leaves_its_best_policies_as_verified_libraries(tmp_path: Path) -> None:
-    problem = digits_problem()
-    left = iter(range(5))
-
-    def stop(member: object, progress: Progress) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment(experiment("random"), tmp_path, lambda name: problem, report=stop)
-    folder = tmp_path / "small"
-    _, trials = read_log(folder / "random-0")
-    whole = Trial(len(trials), Policy().normalised(problem.network), dict(trials[0].metrics), 2.0)
-    header, _ = read_records(folder / "random-0" / LOG_NAME)
-    with TrialLog(folder / "random-0", header, pytest.fail) as log:
-        log.append(whole)  # above the limit, and so not to be delivered however good it seems
-    kept = keep_best(problem, folder, 2)
-    assert kept == [folder / "best" / "1", folder / "best" / "2"]
-    best = sorted(trials, key=lambda trial: -trial.reward)
-    pixels = problem.splits.test.pixels[:20]
-    for place, trial in zip(kept, best, strict=False):
-        policy = Policy.from_json((place / "policy.json").read_text())
-        assert policy == trial.policy
-        assert problem.limits.fits(problem.cost(policy))
-        assert json.loads((place / "trial.json").read_text())["trial"] == trial.number
-        program = Program.load(place / "program.safetensors")
-        found = open_artifact(place / "library").load().run(pixels)
-        assert np.array_equal(found.view(np.int32), interpret(program, pixels).view(np.int32))
-    assert keep_best(problem, folder, 1) == [folder / "best" / "1"]
-    assert [path.name for path in (folder / "best").iterdir()] == ["1"]
 
 
 def test_studies_in_processes_of_their_own_write_the_same_logs(

@@ -14,13 +14,11 @@ from automc.analysis.pareto import Floats
 from automc.analysis.units import QUANTITIES
 from automc.environment.quality import Reading, find_metric
 from automc.errors import NameNotFound
-from automc.search.result import Result, read_result
-from automc.search.trials import LOG_NAME, read_trials
+from automc.search.result import RESULT_PATH, Result, read_result
+from automc.search.trials import LOG_NAME, begun_logs, read_trials
 
 if TYPE_CHECKING:
     import pandas
-
-RESULT_PATH = Path("winner", "result.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +115,7 @@ def read_run(folder: Path) -> Run:
     A run that is still going, or that delivered nothing, is read as far as it got. Raises `NameNotFound` where there
     is no study at all, `CorruptFile` and `StorageError` as the files' own readers.
     """
-    logs = sorted(folder.glob(f"*/*-*/{LOG_NAME}"))
+    logs = begun_logs(folder, "*/*-*")
     results = {
         path: read_result(path) for path in (folder / RESULT_PATH, *folder.glob(f"*/{RESULT_PATH}")) if path.is_file()
     }

@@ -70,6 +70,7 @@ def run_command(
         load = lru_cache(1)(load)  # what the last study calibrated serves its delivery
     meter = Meter(name, len(chosen) * spec.trials)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how job schedulers say Ctrl-C
+    searched = dict.fromkeys(member.environment for member in chosen)
     try:
         with meter.running():
             run_experiment(
@@ -77,26 +78,31 @@ def run_command(
             )  # fmt: skip
         if only is not None:
             note(f"these {len(chosen)} studies are done; the same command without --only delivers the winner")
+            for environment in searched:
+                _keep(load, folder / environment)
             return
         for environment in spec.envs:
             _deliver(load(environment), folder / environment)
     except KeyboardInterrupt:
-        for environment in spec.envs:
-            _keep(partial(load, environment), folder / environment)
+        for environment in searched:
+            _keep(load, folder / environment)
         raise
     _report(folder)
 
 
-def _keep(load: Callable[[], Problem], folder: Path) -> None:
-    """Compile what a stopped run has found, unless that is nothing, or it has delivered more."""
-    from automc.search.anytime import keep_best
-    from automc.search.trials import LOG_NAME
+def _keep(load: Callable[[str], Problem], folder: Path) -> None:
+    """Compile the best of what has been found of an environment, unless that is nothing, or has been delivered."""
+    from automc.search.deliver import is_delivered
+    from automc.search.kept import keep_best
+    from automc.search.trials import begun_logs
 
-    if (folder / "winner" / "result.json").exists() or not any(folder.glob(f"*/{LOG_NAME}")):
+    if not begun_logs(folder, "*-*"):
         return
-    note(f"{folder.name}: stopped; compiling the best policies so far (Ctrl-C again to leave at once)")
+    note(f"{folder.name}: compiling the best policies so far (Ctrl-C leaves at once)")
+    problem = load(folder.name)
     try:
-        keep_best(load(), folder, report=note)
+        if not is_delivered(problem, folder):
+            keep_best(problem, folder, report=note)
     except EvaluationFailed as failure:
         note(str(failure))
 

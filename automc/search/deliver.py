@@ -21,9 +21,9 @@ from automc.errors import VerificationError
 from automc.files import canonical_json, sha256_of, write_atomic
 from automc.search.comparison import Contestant, dense_row, layer_rows, measured_rows
 from automc.search.experiment import library_versions
-from automc.search.result import Result, Selection, SplitSizes, Verification, read_result, write_result
+from automc.search.result import RESULT_PATH, Result, Selection, SplitSizes, Verification, read_result, write_result
 from automc.search.searchers.uniform import uniform_choices
-from automc.search.selection import Winner, best_candidates, select
+from automc.search.selection import Candidate, Winner, best_candidates, select
 
 Report = Callable[[str], None]
 _LOGGER = logging.getLogger(__name__)
@@ -60,24 +60,10 @@ def deliver(
     """
     settings = settings or DeliverySettings()
     candidates = best_candidates(problem, folder, settings.candidates)
-    key = sha256_of(
-        canonical_json(
-            {
-                "candidates": [candidate.trial.policy.fingerprint for candidate in candidates],
-                "settings": vars(settings),
-                "finetuning": problem.spec.finetuning.model_dump(),
-                "identity": dict(problem.identity),
-                "versions": library_versions(),
-            }
-        ).encode()
-    )
-    place = folder / "winner"
-    written = place / "result.json"
-    if written.exists():
-        result = read_result(written)
-        if result.hashes.get(_DELIVERY) == key:
-            return _verified(result)
-    evaluator = Evaluator(problem, "sequential")
+    key, written = _key(problem, candidates, settings), folder / RESULT_PATH
+    if (known := _known(written, key)) is not None:
+        return _verified(known)
+    evaluator, place = Evaluator(problem, "sequential"), written.parent
     winner = select(evaluator, candidates, place / "selection.json", report)
     contestants = _contestants(evaluator, winner, place, report)
     final = contestants[-1]
@@ -99,6 +85,31 @@ def deliver(
     result = _result(evaluator, winner, contestants, [*others, library], compared, key)
     write_result(result, written)
     return _verified(result)
+
+
+def is_delivered(problem: Problem, folder: Path, settings: DeliverySettings | None = None) -> bool:
+    """Whether `deliver` has nothing left to do: the winner of these very logs stands there."""
+    settings = settings or DeliverySettings()
+    key = _key(problem, best_candidates(problem, folder, settings.candidates), settings)
+    return _known(folder / RESULT_PATH, key) is not None
+
+
+def _key(problem: Problem, candidates: Sequence[Candidate], settings: DeliverySettings) -> str:
+    """A hash of all that decides what is delivered."""
+    asked = {
+        "candidates": [candidate.trial.policy.fingerprint for candidate in candidates],
+        "settings": vars(settings),
+        "finetuning": problem.spec.finetuning.model_dump(),
+        "identity": dict(problem.identity),
+        "versions": library_versions(),
+    }
+    return sha256_of(canonical_json(asked).encode())
+
+
+def _known(written: Path, key: str) -> Result | None:
+    """The result that was written under the same key, if there is one."""
+    result = read_result(written) if written.exists() else None
+    return result if result is not None and result.hashes.get(_DELIVERY) == key else None
 
 
 def _result(

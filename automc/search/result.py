@@ -13,6 +13,7 @@ from automc.environment.quality import Reading
 from automc.errors import CorruptFile, StorageError
 from automc.files import write_atomic
 
+RESULT_PATH = Path("winner", "result.json")  # in the folder of an environment of a run
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 RowKind = Literal["dense_float32", "dense_int8", "uniform", "searched", "finetuned"]

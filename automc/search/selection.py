@@ -16,7 +16,7 @@ from automc.environment.metrics import Metrics
 from automc.environment.problem import Problem
 from automc.errors import EvaluationFailed
 from automc.files import canonical_json, sha256_of, write_atomic
-from automc.search.trials import LOG_NAME, Trial, read_log
+from automc.search.trials import Trial, begun_logs, read_log
 
 Report = Callable[[str], None]
 _FOLDS = 5  # of the selection images
@@ -54,7 +54,7 @@ def best_candidates(problem: Problem, folder: Path, count: int) -> list[Candidat
     Under a hard goal only trials that keep every limit. Raises `EvaluationFailed` where there is none.
     """
     found, failure = [], "no trial was made"
-    for path in sorted(folder.glob(f"*-*/{LOG_NAME}")):
+    for path in begun_logs(folder, "*-*"):
         header, trials = read_log(path)
         for trial in trials:
             if trial.complete and (not problem.limits.hard or problem.limits.fits(problem.cost(trial.policy))):

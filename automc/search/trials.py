@@ -80,6 +80,16 @@ class TrialLog(RecordLog):
         self.trials.append(trial)
 
 
+def begun_logs(folder: Path, pattern: str) -> list[Path]:
+    """The logs of the studies whose folders match `pattern`, without those that a process was killed before writing."""
+    logs = []
+    for path in sorted(folder.glob(f"{pattern}/{LOG_NAME}")):
+        with path.open("rb") as stream:
+            if stream.readline().endswith(b"\n"):
+                logs.append(path)
+    return logs
+
+
 def read_log(path: Path) -> tuple[Header, list[Trial]]:
     """The header and the trials of a study's folder or log, also while it is written. Raises as `read_records`."""
     path = path / LOG_NAME if path.is_dir() else path

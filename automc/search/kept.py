@@ -1,0 +1,136 @@
+"""Networks beside a winner as verified libraries: what a stopped search leaves behind, the best policies so far."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from automc.compiler.artifact import compile_program, open_artifact
+from automc.compiler.verify import verify
+from automc.compression.program import Program
+from automc.environment.evaluator import Evaluator
+from automc.environment.problem import Problem
+from automc.errors import CorruptFile, EvaluationFailed
+from automc.files import canonical_json, locked, write_atomic
+from automc.search.selection import Candidate, best_candidates
+
+Report = Callable[[str], None]
+_LOGGER = logging.getLogger(__name__)
+BEST_NAME = "best"
+INDEX_NAME = "index.csv"
+_SCRATCH = ".building-"  # how the folders begin in which something is built or removed
+_IMAGES = 20  # that a library is verified on; a delivered winner sees all test images
+
+
+def keep_best(problem: Problem, folder: Path, count: int = 3, report: Report = _LOGGER.info) -> list[Path]:
+    """Keep the `count` best trials so far of all studies in `folder` as verified libraries in `folder/best`.
+
+    Under a hard goal only policies that keep every limit. They are prepared sequentially, and neither selected on other
+    images nor fine-tuned: that is for `deliver`. Raises and answers as `keep`, `EvaluationFailed` without any policy.
+    """
+    return keep(problem, best_candidates(problem, folder, count), folder / BEST_NAME, report)
+
+
+def keep(problem: Problem, candidates: list[Candidate], folder: Path, report: Report) -> list[Path]:
+    """Make `folder` hold a verified library of each candidate, and no other; their folders, in the same order.
+
+    Such a folder, `<searcher>-<seed>-<trial>`, has `policy.json`, `program.safetensors`, the `library`, and
+    `trial.json`: what the search saw, and the quality on the selection images, which chose nothing. `index.csv` says
+    the same of all. A folder is built elsewhere and moved here when its library is verified, and what was here before
+    goes when all are there: a process that is killed at any moment leaves whole libraries. One that is here already is
+    not built again, and of several processes each waits for the one before.
+
+    Raises `EvaluationFailed` where no candidate can be prepared, `VerificationError` where a library computes something
+    else, and as `compile_program`.
+    """
+    evaluator = Evaluator(problem, "sequential")
+    records: dict[str, dict[str, Any]] = {}
+    with locked(folder / ".lock", lambda: report(f"{folder}: waiting for the process that builds here")):
+        for left in folder.glob(f"{_SCRATCH}*"):  # by a process that was killed
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
+            for candidate in candidates:
+                name = f"{candidate.searcher}-{candidate.seed}-{candidate.trial.number}"
+                try:
+                    records[name] = _kept(evaluator, candidate, folder / name, Path(scratch, name))
+                except EvaluationFailed as failure:
+                    report(f"trial {name} cannot be kept: {failure}")
+                    continue
+                report(f"kept trial {name}: reward {candidate.trial.reward:.4f}, {folder / name}")
+            if not records:
+                raise EvaluationFailed(f"{problem.name}: no policy can be prepared")
+            write_atomic(folder / INDEX_NAME, _table([{"folder": name, **record} for name, record in records.items()]))
+            for other in folder.iterdir():
+                if other.is_dir() and not other.name.startswith(_SCRATCH) and other.name not in records:
+                    _remove(other, Path(scratch))
+    return [folder / name for name in records]
+
+
+def _kept(evaluator: Evaluator, candidate: Candidate, place: Path, building: Path) -> dict[str, Any]:
+    """What is known of a candidate whose verified library stands in `place`, at the latest when this is answered."""
+    program = evaluator.program(candidate.trial.policy)
+    known = _record(place, program, evaluator.problem.target)
+    if known is not None:
+        return known
+    record = _build(evaluator, candidate, program, building)
+    if place.exists():  # damaged, or of other logs
+        _remove(place, building.parent)
+    os.rename(building, place)
+    return record
+
+
+def _record(place: Path, program: Program, target: str) -> dict[str, Any] | None:
+    """What is known of the network in `place`; None where it is not this one, or not whole."""
+    try:
+        library = open_artifact(place / "library")
+        record: dict[str, Any] = json.loads((place / "trial.json").read_text())
+    except (CorruptFile, OSError, ValueError):
+        return None
+    return record if (library.manifest["program"], library.target) == (program.fingerprint, target) else None
+
+
+def _build(evaluator: Evaluator, candidate: Candidate, program: Program, folder: Path) -> dict[str, Any]:
+    problem, trial = evaluator.problem, candidate.trial
+    library = compile_program(program, problem.target, folder / "library")
+    verify(library, program, problem.splits.selection.pixels[:_IMAGES]).require_equal()
+    program.save(folder / "program.safetensors")
+    write_atomic(folder / "policy.json", trial.policy.to_json())
+    found, column = problem.metric.measure(evaluator.answers(program, "selection")), problem.metric.reading.column
+    if not math.isfinite(found.value):
+        raise EvaluationFailed(f"{column} on the selection images is {found.value}")
+    record = {
+        "searcher": candidate.searcher,
+        "seed": candidate.seed,
+        "trial": trial.number,
+        "reward": trial.reward,
+        **trial.metrics,
+        f"selection_{column}": found.value,
+        f"selection_{column}_lower": found.lower,
+        f"selection_{column}_upper": found.upper,
+    }
+    write_atomic(folder / "trial.json", canonical_json(record) + "\n")
+    return record
+
+
+def _remove(folder: Path, scratch: Path) -> None:
+    """Nothing half removed is ever seen."""
+    os.rename(folder, Path(tempfile.mkdtemp(dir=scratch), folder.name))
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    """Records as CSV; a column that one of them lacks is empty there."""
+    text = io.StringIO()
+    columns = dict.fromkeys(name for record in records for name in record)
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**record, "notes": "; ".join(record["notes"])} for record in records)
+    return text.getvalue()
