@@ -1,14 +1,15 @@
-"""Generated networks against ONNX Runtime, OpenVINO and LiteRT in int8: one process, one thread, batch 1.
+"""Generated networks against ONNX Runtime, OpenVINO and LiteRT: one process, one thread, batch 1.
 
     pip install -e ".[peers]"
     python -m tests.benchmarks.peers                     # every runtime at its best on this processor
     python -m tests.benchmarks.peers --avx2              # the runtimes held to AVX2
     python -m tests.benchmarks.peers --networks resnet8 --rounds 101
+    python -m tests.benchmarks.peers --avx2 --networks resnet20 --program winner/program.safetensors
 
-The runtimes take turns; of each, the lower quartile of the CPU time of an inference counts. A ratio is the
-best peer's time over ours, from one run. Weights are random where none are shipped: what is computed does not depend on
+The runtimes take turns; of each, the lower quartile of the CPU time of an inference counts. Ratios are the time of the
+best peer in int8, and in float32, over ours, from one run. Weights are random: what is computed does not depend on
 them, but for the choice of the instructions. Ours takes the image as bytes, LiteRT as quantised bytes, the others as
-float32.
+float32. `--program` adds a compressed form of the network, whose peers still compute all of it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from tests.benchmarks.held import hold_to_avx2
 
 NETWORKS = ("resnet8", "resnet20", "ds_cnn", "mobilenetv2_100_224")
 BUILDS = (("avx512vnni", 8, 8), ("avx2", 8, 8), ("avx2", 8, 7), ("avx2", 4, 8))
+FLOAT = "float32"
+KINDS = ("int8", FLOAT)
 SAMPLE_SECONDS = 0.005  # of one runtime in one round, at least
 
 Call = Callable[[], object]
@@ -57,23 +60,30 @@ def programs(network_name: str, pixels: NDArray[np.uint8]) -> Mapping[tuple[int,
     }
 
 
-def our_timers(found: Mapping[tuple[int, int], Program], pixels: NDArray[np.uint8], folder: Path) -> dict[str, Timer]:
+def our_timers(
+    found: Mapping[tuple[int, int], Program], compressed: Program | None, pixels: NDArray[np.uint8], folder: Path
+) -> dict[str, Timer]:
     """Libraries, as what takes the CPU time of one image."""
     timers: dict[str, Timer] = {}
-    for target, weights, activations in BUILDS:
-        name = f"automc {target} W{weights}A{activations}"
+    builds = [
+        (target, f"W{weights}A{activations}", found[weights, activations]) for target, weights, activations in BUILDS
+    ]
+    if compressed is not None:
+        builds += [(target, "compressed", compressed) for target in dict.fromkeys(build[0] for build in BUILDS)]
+    for target, form, program in builds:
+        name = f"automc {target} {form}"
         if not runs_here(TARGETS[target]):
             print(f"{name}: this processor does not run it")
             continue
-        library = compile_program(found[weights, activations], target, folder / name.replace(" ", "_")).load()
+        library = compile_program(program, target, folder / name.replace(" ", "_")).load()
         # One of its samples takes 50 microseconds at least.
         repeats = max(1, round(SAMPLE_SECONDS / max(50e-6, float(library.time(pixels[0], 3).min()))))
         timers[name] = lambda library=library, repeats=repeats: float(library.time(pixels[0], repeats).mean())
     return timers
 
 
-def onnx_model(network_name: str, pixels: NDArray[np.uint8], folder: Path) -> tuple[Path, NDArray[np.float32]]:
-    """The network as ONNX, quantised to int8 by ONNX Runtime with per-channel weights, and an input."""
+def onnx_models(network_name: str, pixels: NDArray[np.uint8], folder: Path) -> tuple[Path, Path, NDArray[np.float32]]:
+    """The network as ONNX in float32, quantised to int8 by ONNX Runtime with per-channel weights, and an input."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -97,7 +107,7 @@ def onnx_model(network_name: str, pixels: NDArray[np.uint8], folder: Path) -> tu
         dense, quantised, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
-    return quantised, images[:1].numpy()
+    return dense, quantised, images[:1].numpy()
 
 
 def onnx_runtime(model: Path, image: NDArray[np.float32]) -> Call:
@@ -137,11 +147,16 @@ def peer_builds(network_name: str, program: Program, pixels: NDArray[np.uint8], 
     """The runtimes that are installed, as calls that run one image; those that are not are told."""
     makers: dict[str, Callable[[], Call]] = {"LiteRT": lambda: litert(program)}
     try:
-        model, image = onnx_model(network_name, pixels, folder)
+        dense, quantised, image = onnx_models(network_name, pixels, folder)
     except ImportError as error:
         print(f"no ONNX Runtime and OpenVINO: {error}")
     else:
-        makers |= {"ONNX Runtime": lambda: onnx_runtime(model, image), "OpenVINO": lambda: open_vino(model, image)}
+        makers |= {
+            "ONNX Runtime": lambda: onnx_runtime(quantised, image),
+            "OpenVINO": lambda: open_vino(quantised, image),
+            f"ONNX Runtime {FLOAT}": lambda: onnx_runtime(dense, image),
+            f"OpenVINO {FLOAT}": lambda: open_vino(dense, image),
+        }
     builds: dict[str, Call] = {}
     for label, make in makers.items():
         try:
@@ -166,7 +181,7 @@ def _seconds(call: Call, repeats: int) -> float:
     return (time.process_time() - started) / repeats
 
 
-def compare(network_name: str, rounds: int, held: str) -> None:
+def compare(network_name: str, compressed: Program | None, rounds: int, held: str) -> None:
     """Print the table of one network."""
     channels, height, width = zoo()[network_name].shape
     count = 4 if height > 100 else 64
@@ -176,23 +191,28 @@ def compare(network_name: str, rounds: int, held: str) -> None:
         peers = {
             label: timer(call) for label, call in peer_builds(network_name, found[8, 8], pixels, Path(name)).items()
         }
-        timers = {**peers, **our_timers(found, pixels, Path(name))}
+        timers = {**peers, **our_timers(found, compressed, pixels, Path(name))}
         times = np.array([[take() for take in timers.values()] for _ in range(rounds)])
     quartiles = dict(zip(timers, np.quantile(times, 0.25, axis=0), strict=True))
-    best = min(quartiles[label] for label in peers)
+    best = {kind: min(quartiles[label] for label in peers if (FLOAT in label) == (kind == FLOAT)) for kind in KINDS}
     macs = found[8, 8].macs
     print(f"\n{network_name}, {macs / 1e6:.2f} M MACs, peers {held}, {rounds} rounds")
     for label, seconds in sorted(quartiles.items(), key=lambda entry: entry[1]):
         rate = f"{macs / seconds / 1e9:7.1f} GMAC/s"
-        print(f"{label:24s} {seconds * 1e3:8.4f} ms  {rate}  best peer / this {best / seconds:5.2f}", flush=True)
+        ratios = "  ".join(f"best {kind} peer / this {best[kind] / seconds:5.2f}" for kind in KINDS)
+        print(f"{label:24s} {seconds * 1e3:8.4f} ms  {rate}  {ratios}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--avx2", action="store_true", help="hold the other runtimes to AVX2")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME")
+    parser.add_argument("--program", type=Path, help="a compressed form of the only network named, to time as well")
     parser.add_argument("--rounds", type=int, default=41)
     arguments = parser.parse_args()
+    if arguments.program is not None and len(arguments.networks) != 1:
+        parser.error("--program belongs to one network: name it by --networks")
+    compressed = None if arguments.program is None else Program.load(arguments.program)
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +220,7 @@ def main() -> None:
             os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
             hold_to_avx2(("onnxruntime", "ai_edge_litert"), Path(folder))
         for network_name in arguments.networks:
-            compare(network_name, arguments.rounds, "held to AVX2" if arguments.avx2 else "at their best")
+            compare(network_name, compressed, arguments.rounds, "held to AVX2" if arguments.avx2 else "at their best")
 
 
 if __name__ == "__main__":
