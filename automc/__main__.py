@@ -47,7 +47,11 @@ def run(
     overrides: Overrides = None,
     weights: Weights = None,
     searcher: Annotated[
-        str | None, typer.Option(help="For an environment: who searches (automc list searchers); default: ppo.")
+        str | None,
+        typer.Option(
+            help="For an environment: who searches (automc list searchers); default: ppo, with --front for every "
+            "budget from half of the limits to the whole."
+        ),
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many policies a study evaluates.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The study's seed; of an experiment, its only one.")] = None,
@@ -58,6 +62,9 @@ def run(
     workers: Annotated[int, typer.Option(min=1, help="Processes: studies side by side, or the trials of one.")] = 1,
     monitor: Annotated[
         int | None, typer.Option(min=1, help="Fine-tune every so many trials one: does the reward tell the truth?")
+    ] = None,
+    front: Annotated[
+        int | None, typer.Option(min=0, help="Deliver so many networks of the front of all trials, too, in front/.")
     ] = None,
     out: Out = None,
 ) -> None:
@@ -73,12 +80,12 @@ def run(
       automc run resnet20_cifar10 goal.limits.latency_ms=40% --searcher random --seed 3
       automc run resnet20_baselines --only 1/4
       automc run resnet20_cifar10 --monitor 25
+      automc run resnet20_cifar10 goal.limits.latency_ms=80% --front 10
     """
     from automc.commands.run import run_command
 
-    run_command(
-        name, tuple(overrides or ()), weights, searcher, trials, seed, time, only, workers, monitor, out, context.obj
-    )
+    laid, plugins = tuple(overrides or ()), context.obj
+    run_command(name, laid, weights, searcher, trials, seed, time, only, workers, monitor, front, out, plugins)
 
 
 @app.command()

@@ -272,15 +272,19 @@ class MonitorSpec(_Model):
 class ExperimentSpec(_Model):
     """One file of `experiments/`: environments x searchers x seeds, with one budget of trials.
 
-    With a `monitor`, trials are fine-tuned now and then to see whether the reward orders them as the truth does.
+    `overrides` lie over the environments' own files, as in `goal.limits.latency_ms=40%`. With a `monitor`, trials are
+    fine-tuned now and then to see whether the reward orders them as the truth does. `front`: beside the winner, so many
+    networks of the front of all trials are delivered as libraries, too; as they were searched, without fine-tuning.
     """
 
     description: str
     envs: Annotated[list[str], Field(min_length=1)]
+    overrides: list[str] = []
     searchers: Annotated[list[SearcherSpec], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     trials: Annotated[int, Field(ge=1)] = 200
     monitor: MonitorSpec | None = None
+    front: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("envs", "seeds")
     @classmethod

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import automc
+from automc.compiler.artifact import open_artifact
 from automc.cost.table import write_table
-from automc.errors import ConfigError, DataError, InfeasibleBudget, NameNotFound, RunMismatch
+from automc.errors import ConfigError, DataError, EvaluationFailed, InfeasibleBudget, NameNotFound, RunMismatch
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
-from automc.schema import FinetuningSpec, SearchSpaceSpec
+from automc.schema import FinetuningSpec, SearcherSpec, SearchSpaceSpec
+from automc.search.kept import read_index
 from tests.networks import TinyPlain
 from tests.problems import macs_table
 
@@ -78,3 +80,30 @@ def test_what_does_not_fit_is_refused_before_any_trial(search, tmp_path, changed
     with pytest.raises(error, match=message):
         search(**changed)
     assert not list(tmp_path.glob("runs/*/*/*/trials.log"))
+
+
+def test_a_searchers_settings_a_front_and_an_interruption(search, tmp_path, monkeypatch):
+    root = tmp_path / "runs" / "search" / "model"
+    asked = {"searcher": SearcherSpec(name="nsga2", settings={"population": 4}), "limits": {"latency_ms": "60%"}}
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("automc.search.deliver.select", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            search(**asked)
+    kept = read_index(root / "best")
+    assert [row["searcher"] for row in kept] == ["nsga2"] * len(kept)
+    assert all(open_artifact(root / "best" / row["folder"] / "library").load() for row in kept)
+    search(**asked, front=2)
+    front = read_index(root / "front")
+    assert 0 < len(front) <= 2
+    assert all(open_artifact(root / "front" / row["folder"] / "library").load() for row in front)
+    with pytest.raises(RunMismatch, match="searcher: was"):
+        search(**asked | {"searcher": "nsga2"})
+
+
+def test_the_time_of_a_search_ends_it(search):
+    with pytest.raises(EvaluationFailed, match="no trial was made"):
+        search(seconds=0)

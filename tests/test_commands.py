@@ -11,7 +11,8 @@ import pytest
 
 from automc.__main__ import main
 from automc.catalog import own_folder
-from automc.commands.run import _load
+from automc.commands.run import _load, _specification
+from automc.commands.specs import read_environment
 from automc.cost.table import write_table
 from automc.environment.quality import _REGISTRY
 from automc.errors import NameNotFound
@@ -171,6 +172,37 @@ def test_check_knows_the_names_in_an_environment(automc, tmp_path, old, new, mes
     assert code == 2
 
 
+def test_an_experiment_lays_its_own_overrides_below_those_of_the_command(automc, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    text = "description: x\nenvs: [resnet8_digits]\nsearchers: [random]\noverrides: [goal.limits.latency_ms=40%, {0}]\n"
+    (tmp_path / "experiments" / "mine.yaml").write_text(text.format("data.search=100"))
+    given = ("trials=3", "env.goal.limits.latency_ms=50%")
+    spec, overrides = _specification("mine", given, None, None, None, None)
+    assert overrides == ("goal.limits.latency_ms=40%", "data.search=100", "goal.limits.latency_ms=50%")
+    assert (spec.trials, spec.front) == (3, 0)
+    assert read_environment("resnet8_digits", overrides)[0].goal.limits == {"latency_ms": "50%"}
+    assert automc("check", "mine")[0] == 0
+    (tmp_path / "experiments" / "mine.yaml").write_text(text.format("data.serch=100"))
+    for command in (("check", "mine"), ("run", "mine")):
+        code, _, errors = automc(*command)
+        assert code == 2
+        assert "override 'data.serch=100': unknown field 'data.serch'. Did you mean 'search'" in " ".join(
+            errors.split()
+        )
+
+
+def test_a_front_is_asked_for_by_one_word():
+    def asked(name, overrides=(), searcher=None, front=None):
+        spec, _ = _specification(name, overrides, searcher, None, None, front)
+        return spec.front, [(one.name, one.settings) for one in spec.searchers]
+
+    assert asked("resnet8_digits") == (0, [("ppo", {})])
+    assert asked("resnet8_digits", front=6) == (6, [("ppo", {"least_budget": 0.5})])
+    assert asked("resnet8_digits", searcher="nsga2", front=6) == (6, [("nsga2", {})])
+    assert asked("quickstart", front=6) == asked("quickstart", ("front=6",)) == (6, [("ppo", {})])
+    assert asked("resnet20_front", front=3)[0] == 3
+
+
 def test_a_refused_run_leaves_its_folder_to_the_next_one(automc):
     assert "Did you mean 'accuracy'?" in automc("run", "resnet8_digits", "metric=acuracy")[2]
     code, _, errors = automc("run", "resnet8_digits", "network=resnet9")
@@ -277,7 +309,7 @@ def test_a_run_that_ends_before_its_delivery_keeps_its_best_policies(automc, tmp
 
     monkeypatch.setattr("automc.search.experiment.run_experiment", stopped)
     monkeypatch.setattr("automc.search.kept.keep_best", lambda problem, folder, report: kept.append(folder))
-    monkeypatch.setattr("automc.search.deliver.is_delivered", lambda problem, folder: bool(delivered))
+    monkeypatch.setattr("automc.search.kept.is_delivered", lambda problem, folder: bool(delivered))
     command = ("run", "resnet8_digits", "device=test_table", "--searcher", "random", "--out", "mine")
     code, _, errors = automc(*command)
     assert (code, kept) == (130, [])

@@ -22,7 +22,7 @@ from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.errors import EvaluationFailed, VerificationError
 from automc.search.experiment import run_experiment
-from automc.search.kept import keep_best
+from automc.search.kept import keep_best, keep_front, read_index
 from automc.search.log import read_records
 from automc.search.study import Progress
 from automc.search.trials import LOG_NAME, Trial, TrialLog, read_log
@@ -175,6 +175,26 @@ def test_a_policy_that_cannot_be_prepared_is_passed_over(
     with pytest.raises(EvaluationFailed, match="no policy can be prepared"):
         keep_best(problem, folder, 2)
     assert kept_in(folder) == [second.name]
+
+
+def test_a_front_is_what_no_other_trial_beats_the_cheapest_first(stopped: tuple[Problem, Path], folder: Path) -> None:
+    problem, _ = stopped
+    _, trials = read_log(folder / "random-0")
+    points = {trial.number: (trial.metrics["latency_ms"], trial.metrics["accuracy"]) for trial in trials}
+    unbeaten = [
+        number
+        for number, (cost, quality) in points.items()
+        if not any(a <= cost and b >= quality and (a, b) != (cost, quality) for a, b in points.values())
+    ]
+    assert 1 < len(unbeaten) < len(trials)
+    kept = keep_front(problem, folder, 9)
+    assert kept == [
+        folder / "front" / f"random-0-{number}" for number in sorted(unbeaten, key=lambda number: points[number])
+    ]
+    assert all(whole(place, problem) for place in kept)
+    assert [row["folder"] for row in read_index(folder / "front")] == [place.name for place in kept]
+    assert keep_front(problem, folder, 1) == kept[-1:]  # the most accurate one
+    assert read_index(folder / "best") == ()
 
 
 def test_a_log_whose_process_was_killed_before_its_first_line_hides_nothing(

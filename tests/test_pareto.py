@@ -1,11 +1,13 @@
 """Fronts and hypervolumes against cases done by hand, and against brute force."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automc.analysis.pareto import hypervolume, pareto_front
+from automc.search.pareto import hypervolume, pareto_front, thinned
 
 _LEVELS = 8
 points = st.lists(st.tuples(st.integers(0, _LEVELS), st.integers(0, _LEVELS)), max_size=12).map(
@@ -67,3 +69,24 @@ def test_points_that_are_not_finite_or_do_not_match_are_refused():
         pareto_front(np.array([1.0, np.nan]), np.array([0.5, 0.5]))
     with pytest.raises(ValueError, match="one length"):
         hypervolume(np.array([1.0, 2.0]), np.array([0.5]), (1.0, 0.0))
+
+
+def test_a_thinned_front_covers_most_and_keeps_its_best():
+    cost = np.array([1.0, 2.0, 3.0, 3.1, 6.0])
+    quality = np.array([0.1, 0.8, 0.85, 0.9, 0.95])
+    assert thinned(cost, quality, 9) == [0, 1, 2, 3, 4]
+    assert thinned(cost, quality, 3) == [1, 3, 4]  # the cheapest is worth nothing, the third hardly anything
+    assert thinned(cost, quality, 1) == [4]
+    assert thinned(cost[:1], quality[:1], 1) == [0]
+
+
+def test_thinning_loses_little_against_the_best_choice_of_all():
+    random = np.random.default_rng(0)
+    cost, quality = random.uniform(0, 1, 60), random.uniform(0, 1, 60)
+    front = pareto_front(cost, quality)
+    cost, quality = cost[front], quality[front]
+    reference = float(cost[-1]), float(quality[0])
+    every = [list(chosen) for chosen in combinations(range(len(front)), 4)]
+    best = max(hypervolume(cost[chosen], quality[chosen], reference) for chosen in every)
+    found = thinned(cost, quality, 4)
+    assert hypervolume(cost[found], quality[found], reference) >= 0.95 * best

@@ -14,6 +14,7 @@ from automc.analysis.runs import read_run
 from automc.analysis.tables import write_tables
 from automc.analysis.units import QUANTITIES, digits
 from automc.errors import CorruptFile, NameNotFound, StorageError
+from automc.search.kept import FRONT_NAME, INDEX_NAME
 from automc.search.result import Row, Timing, Verification, read_result, write_result
 from tests.runs import make_result, make_run, make_study
 
@@ -296,3 +297,20 @@ def test_a_result_that_is_not_there_or_not_text_is_refused(tmp_path):
 def test_a_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(NameNotFound, match="holds no run"):
         write_report(tmp_path)
+
+
+def test_a_delivered_front_is_a_table_of_the_page(tmp_path):
+    folder = make_run(tmp_path / "demo", ("random",), 1)
+    assert "The front as libraries" not in Page(report_of(folder)).text
+    [environment] = [task.environment for task in read_run(folder).tasks]
+    place = folder / environment / FRONT_NAME
+    place.mkdir()
+    (place / INDEX_NAME).write_text(
+        "folder,trial,accuracy,latency_ms,energy_mj,size_bytes,peak_memory_bytes,macs,"
+        "selection_accuracy,selection_accuracy_lower,selection_accuracy_upper\n"
+        "ppo-0-57,57,0.95,0.25,,102400,2048,20000000,0.9117,0.9,0.92\n"
+        "ppo-0-12,12,0.96,0.5,1.5,204800,2048,40000000,0.9217,,\n"
+    )
+    text = Page(report_of(folder)).text
+    assert "2 networks that no other trial beats" in text
+    assert "ppo-0-57 91.17 % 90.00–92.00 % 0.250 — 100 2.00 20.0 ppo-0-12 92.17 % — 0.500 1.50 200 2.00 40.0" in text

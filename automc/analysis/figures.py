@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.analysis.pareto import Floats, pareto_front
 from automc.analysis.runs import Task
 from automc.analysis.stats import anytime_best, interquartile_band
+from automc.environment.measures import Floats
 from automc.environment.metrics import loss_column
 from automc.environment.quality import Reading
+from automc.search.pareto import pareto_front
 from automc.search.result import RowKind
 
 

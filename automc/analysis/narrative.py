@@ -183,6 +183,15 @@ def pareto_caption(data: ParetoFigure) -> str:
     return text + _below(data.hidden)
 
 
+def front_caption(task: Task) -> str:
+    """What the networks of a delivered front are, and what was not done for them."""
+    return (
+        f"Beside the winner, {_plural(len(task.front), 'network')} that no other trial beats, each compiled and "
+        f"verified. They were chosen by their {task.reading.title} on the search images; those here are on images that "
+        "chose none of them. They are as they were searched, without fine-tuning, and were asked no test image."
+    )
+
+
 def _below(hidden: int) -> str:
     match hidden:
         case 0:

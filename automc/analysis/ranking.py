@@ -7,9 +7,10 @@ from math import comb
 
 import numpy as np
 
-from automc.analysis.pareto import Floats, hypervolume
 from automc.analysis.runs import Study, Task
 from automc.analysis.stats import Interval, PairTest, compare_pairs, interquartile_interval
+from automc.environment.measures import Floats
+from automc.search.pareto import hypervolume
 
 AGENTS = ("ddpg", "ppo", "recurrent_ppo", "td3")  # they learn; the others are the baselines that they must beat
 

@@ -15,7 +15,7 @@ from automc.analysis.plots import draw_learning, draw_pareto, draw_policy, draw_
 from automc.analysis.ranking import Ranking, rank, verdict
 from automc.analysis.runs import Task, read_run
 from automc.analysis.stats import Interval
-from automc.analysis.tables import MISSING, comparison_head, comparison_table
+from automc.analysis.tables import MISSING, comparison_head, comparison_table, front_head, front_table
 from automc.analysis.units import QUANTITIES, digits
 from automc.files import write_atomic
 from automc.search.result import LayerRow, Result
@@ -54,6 +54,9 @@ def _section(task: Task, prefix: str, folder: Path) -> dict[str, Any]:
         "verdict": verdict(ranking),
         "pareto": None,
         "learning": None,
+        "front_head": front_head(task.reading),
+        "front": front_table(task),
+        "front_caption": narrative.front_caption(task),
         "policy": None,
         "ranking": None,
         "method": narrative.method(task),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from automc.analysis.pareto import Floats
 from automc.analysis.units import QUANTITIES
+from automc.environment.measures import Floats
 from automc.environment.quality import Reading, find_metric
 from automc.errors import NameNotFound
+from automc.search.kept import FRONT_NAME, read_index
 from automc.search.result import RESULT_PATH, Result, read_result
 from automc.search.trials import LOG_NAME, begun_logs, read_trials
 
@@ -45,12 +46,16 @@ class Study:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One environment of a run: every study on it, and the winner if one was delivered, from `winner_folder`."""
+    """One environment of a run: every study on it, and the winner if one was delivered, from `winner_folder`.
+
+    `front` is what the index says of the networks of the front that were delivered, too, the cheapest first.
+    """
 
     environment: str
     studies: tuple[Study, ...]
     result: Result | None
     winner_folder: Path
+    front: tuple[Mapping[str, str], ...] = ()
 
     @cached_property
     def by_searcher(self) -> Mapping[str, tuple[Study, ...]]:
@@ -127,9 +132,8 @@ def read_run(folder: Path) -> Run:
     for name in sorted(names):
         winner_folder, result = delivered.get(name, (folder / name / RESULT_PATH.parent, None))
         studies = tuple(_read_study(log) for log in logs if log.parent.parent.name == name)
-        tasks.append(
-            Task(name, tuple(sorted(studies, key=lambda study: (study.searcher, study.seed))), result, winner_folder)
-        )
+        studies = tuple(sorted(studies, key=lambda study: (study.searcher, study.seed)))
+        tasks.append(Task(name, studies, result, winner_folder, read_index(folder / name / FRONT_NAME)))
     return Run(folder.resolve().name, folder, tuple(tasks))
 
 

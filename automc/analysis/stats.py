@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from automc.analysis.pareto import Floats
+from automc.environment.measures import Floats
 
 _BOUNDS = (0.025, 0.975)  # of a 95 % interval
 _RESAMPLES = 5000

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from automc.analysis.pareto import pareto_front
 from automc.analysis.ranking import rank
 from automc.analysis.runs import Run, Task, read_run
 from automc.analysis.stats import Interval
 from automc.analysis.units import QUANTITIES, digits
 from automc.environment.quality import Reading
 from automc.files import write_atomic
+from automc.search.pareto import pareto_front
 from automc.search.result import Result, Row
 
 MISSING = "—"
@@ -53,6 +53,25 @@ def _bounds(row: Row, reading: Reading) -> str:
     if row.lower is None or row.upper is None:
         return MISSING
     return f"{reading.number(row.lower)}–{reading.show(row.upper)}"
+
+
+def front_head(reading: Reading) -> tuple[str, ...]:
+    """The heads of the columns of a delivered front."""
+    costs = (QUANTITIES[name].label for name in _COSTS)
+    return ("folder in front/", f"{reading.title} on selection images", "95 % interval", *costs)
+
+
+def front_table(task: Task) -> list[tuple[str, ...]]:
+    """One line of text a network of the delivered front, under `front_head`."""
+    return [_front_texts(row, task.reading) for row in task.front]
+
+
+def _front_texts(row: Mapping[str, str], reading: Reading) -> tuple[str, ...]:
+    column = f"selection_{reading.column}"
+    lower, upper = row[f"{column}_lower"], row[f"{column}_upper"]
+    bounds = f"{reading.number(float(lower))}–{reading.show(float(upper))}" if lower and upper else MISSING
+    costs = (digits(float(row[name]) / QUANTITIES[name].divisor) if row[name] else MISSING for name in _COSTS)
+    return (row["folder"], reading.show(float(row[column])), bounds, *costs)
 
 
 def _cost(row: Row, name: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from automc.catalog import Kind, entries, find
 from automc.commands.console import note, say
+from automc.commands.specs import read_environment
 from automc.errors import AutomcError, ConfigError, NameNotFound
 from automc.files import cache_directory, closest, first_line, suggest
 from automc.reading import read_spec
@@ -216,7 +217,7 @@ def _check_experiment(spec: ExperimentSpec) -> None:
     from automc.search.experiment import members
 
     for name in spec.envs:
-        find("envs", name)
+        read_environment(name, tuple(spec.overrides))
     members(spec)
 
 

@@ -14,7 +14,7 @@ from automc.catalog import entries, find
 from automc.commands.console import Meter, note, say
 from automc.commands.plugins import import_plugins
 from automc.commands.specs import open_problem, read_environment
-from automc.errors import ConfigError, EvaluationFailed, NameNotFound
+from automc.errors import ConfigError, NameNotFound
 from automc.files import suggest
 from automc.reading import make_spec, read_spec
 from automc.schema import EnvironmentSpec, ExperimentSpec, MonitorSpec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smh])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _SEARCHER, _TRIALS = "ppo", 200  # of an environment that is run by itself
+_FRONT_SEARCHER = {"name": "ppo", "settings": {"least_budget": 0.5}}
 _OF_ENVIRONMENT = "env."  # how an override of an experiment says that it is for its environments' files
 
 
@@ -43,12 +44,13 @@ def run_command(
     only: str | None,
     workers: int,
     monitor: int | None,
+    front: int | None,
     out: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Search, deliver and report, or go on with it."""
     seconds = _seconds(time)
-    spec, of_environments = _specification(name, overrides, searcher, trials, seed)
+    spec, of_environments = _specification(name, overrides, searcher, trials, seed, front)
     if monitor is not None:
         spec = spec.model_copy(update={"monitor": MonitorSpec(every=monitor)})
     for environment in spec.envs:
@@ -61,8 +63,8 @@ def run_command(
     take_threads(1)
     chosen = members(spec, only)
     folder = out or Path("runs") / name
-    # The number of trials may grow, and a monitor changes nothing; everything else makes another run.
-    identity = spec.model_dump(mode="json", exclude={"trials", "description", "monitor"})
+    # The number of trials may grow, monitor and front change none of them; everything else makes another run.
+    identity = spec.model_dump(mode="json", exclude={"trials", "description", "monitor", "front"})
     weights_file = None if weights is None else str(weights)
     identify(folder, {**identity, "overrides": list(of_environments), "weights": weights_file})
     load: Callable[[str], Problem] = partial(_load, overrides=of_environments, weights=weights, plugins=plugins)
@@ -82,7 +84,10 @@ def run_command(
                 _keep(load, folder / environment)
             return
         for environment in spec.envs:
-            _deliver(load(environment), folder / environment)
+            problem = load(environment)
+            _deliver(problem, folder / environment)
+            if spec.front:
+                _deliver_front(problem, folder / environment, spec.front)
     except KeyboardInterrupt:
         for environment in searched:
             _keep(load, folder / environment)
@@ -91,24 +96,22 @@ def run_command(
 
 
 def _keep(load: Callable[[str], Problem], folder: Path) -> None:
-    """Compile the best of what has been found of an environment, unless that is nothing, or has been delivered."""
-    from automc.search.deliver import is_delivered
-    from automc.search.kept import keep_best
+    """Compile the best of what has been found of an environment."""
+    from automc.search.kept import keep_undelivered
     from automc.search.trials import begun_logs
 
-    if not begun_logs(folder, "*-*"):
-        return
-    note(f"{folder.name}: compiling the best policies so far (Ctrl-C leaves at once)")
-    problem = load(folder.name)
-    try:
-        if not is_delivered(problem, folder):
-            keep_best(problem, folder, report=note)
-    except EvaluationFailed as failure:
-        note(str(failure))
+    if begun_logs(folder, "*-*"):  # else there is nothing to load a problem for
+        note(f"{folder.name}: compiling the best policies so far (Ctrl-C leaves at once)")
+        keep_undelivered(load(folder.name), folder, note)
 
 
 def _specification(
-    name: str, overrides: tuple[str, ...], searcher: str | None, trials: int | None, seed: int | None
+    name: str,
+    overrides: tuple[str, ...],
+    searcher: str | None,
+    trials: int | None,
+    seed: int | None,
+    front: int | None,
 ) -> tuple[ExperimentSpec, tuple[str, ...]]:
     """The experiment of that name, or one of an environment and one searcher; and the environments' overrides."""
     if name in entries("experiments"):
@@ -124,8 +127,10 @@ def _specification(
             if field in EnvironmentSpec.model_fields.keys() - ExperimentSpec.model_fields.keys():
                 field = f"{_OF_ENVIRONMENT}{field}"
                 raise ConfigError(f"override '{text}': {name} is an experiment; a field of its environments is {field}")
-        asked = (() if trials is None else (f"trials={trials}",)) + (() if seed is None else (f"seeds=[{seed}]",))
-        return read_spec(ExperimentSpec, find("experiments", name), outer + asked), inner
+        options = {"trials": trials, "seeds": None if seed is None else [seed], "front": front}
+        asked = tuple(f"{field}={value}" for field, value in options.items() if value is not None)
+        experiment = read_spec(ExperimentSpec, find("experiments", name), outer + asked)
+        return experiment, (*experiment.overrides, *inner)
     if name not in entries("envs"):
         known = [*entries("experiments"), *entries("envs")]
         raise NameNotFound(f"no '{name}' in experiments/ or envs/{suggest(name, known)}")
@@ -133,9 +138,10 @@ def _specification(
     content = {
         "description": spec.description,
         "envs": [name],
-        "searchers": [searcher or _SEARCHER],
+        "searchers": [_FRONT_SEARCHER if front and searcher is None else searcher or _SEARCHER],
         "seeds": [seed or 0],
         "trials": trials or _TRIALS,
+        "front": front or 0,
     }
     return make_spec(ExperimentSpec, content, f"automc run {name}"), overrides
 
@@ -180,6 +186,13 @@ def _deliver(problem: Problem, folder: Path) -> None:
     for line in _summary(result):
         say(line)
     say(f"library: {folder / 'winner' / result.artifact}")
+
+
+def _deliver_front(problem: Problem, folder: Path, count: int) -> None:
+    from automc.search.kept import INDEX_NAME, keep_front
+
+    kept = keep_front(problem, folder, count, note)
+    say(f"front:   {len(kept)} libraries, from the cheapest on listed in {kept[0].parent / INDEX_NAME}")
 
 
 def _summary(result: Result) -> list[str]:

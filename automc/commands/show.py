@@ -19,10 +19,10 @@ def show_command(folder: Path) -> None:
 
 
 def _studies(run: Path) -> list[str]:
-    from automc.search.trials import LOG_NAME, read_log
+    from automc.search.trials import begun_logs, read_log
 
     lines = []
-    for log in sorted(run.rglob(LOG_NAME)):
+    for log in begun_logs(run, "*/*-*"):
         _, trials = read_log(log)
         best = max((trial for trial in trials if trial.complete), key=lambda trial: trial.reward, default=None)
         found = "no policy yet" if best is None else f"best reward {best.reward:.4f} in trial {best.number}"

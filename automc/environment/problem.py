@@ -15,6 +15,7 @@ from automc.compression.policy import Policy
 from automc.cost.model import Cost, CostModel
 from automc.environment.factors import COSTS, Factors
 from automc.environment.feasibility import Feasibility, Kept
+from automc.environment.measures import Floats as Floats
 from automc.environment.quality import Metric, find_metric
 from automc.environment.reward import REWARDS, Judged, Limits
 from automc.environment.space import Choices, SearchSpace
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from automc.compression.prepare import Preparation
 
-Floats = NDArray[np.float64]
 Rows = NDArray[np.uint8]  # `n x decisions`: an index for each decision
 
 _NAMED_LAYERS = 3  # that hold up a latency

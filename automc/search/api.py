@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from automc.reading import make_spec
-from automc.schema import CostMetric, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearchSpaceSpec
+from automc.schema import CostMetric, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearcherSpec, SearchSpaceSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,9 +31,11 @@ def search(
     reward: Literal["amc", "mnasnet", "absolute", "fastest"] = "amc",
     device: str = "host",
     search_space: str | SearchSpaceSpec = "joint",
-    searcher: str = "ppo",
+    searcher: str | SearcherSpec = "ppo",
     trials: int = 200,
     seed: int = 0,
+    seconds: float = math.inf,
+    front: int = 0,
     search_images: int = 1000,
     selection_images: int = 1000,
     carve_from: Literal["train", "test"] = "test",
@@ -47,8 +50,10 @@ def search(
     denoised, enlarged or searched for anomalies. `metric` is a name of `automc list metrics`. `limits` are absolute
     (`{"latency_ms": 0.4}`) or a share of the dense 8-bit network's cost (`{"latency_ms": "50%"}`, the default).
     `carve_from` says where the search and selection images come from: `train` only if the model was not trained on
-    them. The same call resumes a stopped search. The result names the library, relative to `folder/model/winner`;
-    `automc report FOLDER` makes a page of it.
+    them. A `SearcherSpec` has a searcher's settings, too. The search ends after `trials`, or about so many `seconds`;
+    Ctrl-C leaves its best policies so far as verified libraries in `folder/model/best`, and the same call goes on.
+    The result names the winner's library, relative to `folder/model/winner`; so many networks of the `front` of all
+    trials are libraries in `folder/model/front`. `automc report FOLDER` makes a page of it.
 
     Raises the errors of `automc.errors`: an `InputError` before any time is spent.
     """
@@ -56,6 +61,7 @@ def search(
     from automc.search.deliver import deliver
     from automc.search.experiment import members, run_experiment
     from automc.search.identity import identify
+    from automc.search.kept import keep_front, keep_undelivered
 
     # Of training images, those that are held out do not calibrate.
     trained_on = len(data.train) - (search_images + selection_images if carve_from == "train" else 0)
@@ -89,6 +95,7 @@ def search(
             "searchers": [searcher],
             "seeds": [seed],
             "trials": trials,
+            "front": front,
         },
         "automc.search",
     )
@@ -96,6 +103,15 @@ def search(
     problem = build_problem("model", spec, model, data, space=space, report=report)
     root = Path(folder)
     digest = hashlib.sha256("".join(problem.identity[key] for key in sorted(problem.identity)).encode())
-    identify(root, {"problem": digest.hexdigest(), "searcher": searcher, "seed": seed})
-    run_experiment(experiment, root, lambda name: problem)
-    return deliver(problem, root / "model", report=report)
+    asked = experiment.searchers[0]
+    named = asked.model_dump() if asked.settings else asked.name
+    identify(root, {"problem": digest.hexdigest(), "searcher": named, "seed": seed})
+    try:
+        run_experiment(experiment, root, lambda name: problem, seconds=seconds)
+        result = deliver(problem, root / "model", report=report)
+    except KeyboardInterrupt:
+        keep_undelivered(problem, root / "model", report)
+        raise
+    if front:
+        keep_front(problem, root / "model", front, report)
+    return result

@@ -1,4 +1,4 @@
-"""Networks beside a winner as verified libraries: what a stopped search leaves behind, the best policies so far."""
+"""Networks beside a winner as verified libraries: the best so far of a search that was stopped, and a front."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.errors import CorruptFile, EvaluationFailed
 from automc.files import canonical_json, locked, write_atomic
-from automc.search.selection import Candidate, best_candidates
+from automc.search.deliver import is_delivered
+from automc.search.selection import Candidate, best_candidates, front_candidates
+from automc.search.trials import begun_logs
 
 Report = Callable[[str], None]
 _LOGGER = logging.getLogger(__name__)
-BEST_NAME = "best"
+BEST_NAME, FRONT_NAME = "best", "front"
 INDEX_NAME = "index.csv"
 _SCRATCH = ".building-"  # how the folders begin in which something is built or removed
 _IMAGES = 20  # that a library is verified on; a delivered winner sees all test images
@@ -38,6 +40,23 @@ def keep_best(problem: Problem, folder: Path, count: int = 3, report: Report = _
     images nor fine-tuned: that is for `deliver`. Raises and answers as `keep`, `EvaluationFailed` without any policy.
     """
     return keep(problem, best_candidates(problem, folder, count), folder / BEST_NAME, report)
+
+
+def keep_undelivered(problem: Problem, folder: Path, report: Report = _LOGGER.info) -> None:
+    """`keep_best` of a run that ends before its delivery; nothing where no trial was made, or the winner stands."""
+    try:
+        if begun_logs(folder, "*-*") and not is_delivered(problem, folder):
+            keep_best(problem, folder, report=report)
+    except EvaluationFailed as failure:
+        report(str(failure))
+
+
+def keep_front(problem: Problem, folder: Path, count: int, report: Report = _LOGGER.info) -> list[Path]:
+    """Keep the front of all studies in `folder`, at most `count` trials, as verified libraries in `folder/front`.
+
+    The cheapest comes first. They are prepared as those of `keep_best` are, and answers and errors are the same.
+    """
+    return keep(problem, front_candidates(problem, folder, count), folder / FRONT_NAME, report)
 
 
 def keep(problem: Problem, candidates: list[Candidate], folder: Path, report: Report) -> list[Path]:
@@ -73,6 +92,14 @@ def keep(problem: Problem, candidates: list[Candidate], folder: Path, report: Re
                 if other.is_dir() and not other.name.startswith(_SCRATCH) and other.name not in records:
                     _remove(other, Path(scratch))
     return [folder / name for name in records]
+
+
+def read_index(folder: Path) -> tuple[dict[str, str], ...]:
+    """What the index of a folder that `keep` made says, a row a network; none where there is no such folder."""
+    if not (folder / INDEX_NAME).is_file():
+        return ()
+    with (folder / INDEX_NAME).open(encoding="utf-8", newline="") as stream:
+        return tuple(csv.DictReader(stream))
 
 
 def _kept(evaluator: Evaluator, candidate: Candidate, place: Path, building: Path) -> dict[str, Any]:

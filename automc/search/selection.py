@@ -16,6 +16,7 @@ from automc.environment.metrics import Metrics
 from automc.environment.problem import Problem
 from automc.errors import EvaluationFailed
 from automc.files import canonical_json, sha256_of, write_atomic
+from automc.search.pareto import pareto_front, thinned
 from automc.search.trials import Trial, begun_logs, read_log
 
 Report = Callable[[str], None]
@@ -53,6 +54,30 @@ def best_candidates(problem: Problem, folder: Path, count: int) -> list[Candidat
 
     Under a hard goal only trials that keep every limit. Raises `EvaluationFailed` where there is none.
     """
+    candidates = sorted(_candidates(problem, folder), key=lambda candidate: -candidate.trial.reward)
+    unique: dict[str, Candidate] = {}
+    for candidate in candidates:
+        unique.setdefault(candidate.trial.policy.fingerprint, candidate)
+    return list(unique.values())[:count]
+
+
+def front_candidates(problem: Problem, folder: Path, count: int) -> list[Candidate]:
+    """Of the trials of all studies in `folder`, those that no other beats, at most `count`, the cheapest first.
+
+    They are compared by their quality on the search split and the first cost that the goal limits; where there are more
+    of them, those are left out without which the front covers almost as much. Raises as `best_candidates`.
+    """
+    candidates = _candidates(problem, folder)
+    metric, column = next(iter(problem.limits.costs)), problem.metric.reading.column
+    cost, quality = (
+        np.array([candidate.trial.metrics[name] for candidate in candidates], np.float64) for name in (metric, column)
+    )
+    front = pareto_front(cost, quality)
+    return [candidates[front[index]] for index in thinned(cost[front], quality[front], count)]
+
+
+def _candidates(problem: Problem, folder: Path) -> list[Candidate]:
+    """Every trial of the studies in `folder` that may be delivered. Raises `EvaluationFailed` where there is none."""
     found, failure = [], "no trial was made"
     for path in begun_logs(folder, "*-*"):
         header, trials = read_log(path)
@@ -62,11 +87,7 @@ def best_candidates(problem: Problem, folder: Path, count: int) -> list[Candidat
             failure = trial.reason or failure
     if not found:
         raise EvaluationFailed(f"{folder}: there is no policy to deliver: {failure}")
-    found.sort(key=lambda candidate: -candidate.trial.reward)
-    unique: dict[str, Candidate] = {}
-    for candidate in found:
-        unique.setdefault(candidate.trial.policy.fingerprint, candidate)
-    return list(unique.values())[:count]
+    return found
 
 
 def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report: Report) -> Winner:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from surrogate import Surrogate, open_problem, search, within
 
-from automc.analysis.pareto import hypervolume, pareto_front
 from automc.environment.problem import Problem
+from automc.search.pareto import hypervolume, pareto_front
 from automc.search.trials import Trial
 
 LOWEST, HIGHEST = 0.25, 0.5

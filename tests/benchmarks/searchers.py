@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from surrogate import FOLDER, LOG_NAME, Surrogate, open_problem, search
 
-from automc.analysis.pareto import hypervolume
 from automc.analysis.stats import Interval, interquartile_interval
 from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.files import sha256_of
 from automc.search.log import Record, RecordLog, read_records
+from automc.search.pareto import hypervolume
 from automc.search.searchers import searcher_names
 from automc.search.trials import Trial
 

@@ -24,7 +24,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from automc.analysis.pareto import hypervolume
 from automc.analysis.stats import (
     Interval,
     anytime_best,
@@ -38,6 +37,7 @@ from automc.environment.evaluator import Evaluator, Split
 from automc.network.resources import take_threads
 from automc.search.identity import read_identity
 from automc.search.log import Record, RecordLog
+from automc.search.pareto import hypervolume
 from automc.search.trials import LOG_NAME, Trial, read_log
 
 LIMITS = "goal.limits"

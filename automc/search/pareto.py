@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from automc.environment.measures import Floats
 
 
 def pareto_front(cost: Floats, quality: Floats) -> NDArray[np.int64]:
@@ -33,6 +33,21 @@ def hypervolume(cost: Floats, quality: Floats, reference: tuple[float, float]) -
     front = pareto_front(cost, quality)
     widths = np.diff(cost[front], append=worst_cost)
     return float(widths @ (quality[front] - worst_quality))
+
+
+def thinned(cost: Floats, quality: Floats, count: int) -> list[int]:
+    """The indices of at most `count` points of a front that cover most of what it covers, in their order.
+
+    cost, quality: `n`, of a front as `pareto_front` gives it. Again and again the point goes whose area nothing else
+    covers is the smallest (Beume et al. 2007, SMS-EMOA, section 3), seen from the front's own worst quality; the best
+    quality stays.
+    """
+    left = list(range(len(cost)))
+    while len(left) > count:
+        below = np.concatenate(([quality[0]], quality[left[:-2]]))
+        areas = np.diff(cost[left]) * (quality[left[:-1]] - below)
+        del left[int(np.argmin(areas))]
+    return left
 
 
 def _check(cost: Floats, quality: Floats) -> None:
