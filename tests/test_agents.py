@@ -13,6 +13,7 @@ import pytest
 import tests.problems as problems
 from automc.environment.observation import FEATURES
 from automc.environment.problem import Problem
+from automc.environment.sensitivity import single_losses
 from automc.environment.space import MAX_CHOICES
 from automc.environment.walk import Walk, Walks
 from automc.errors import ConfigError, CorruptFile, InfeasibleBudget, InvalidAction, RunMismatch
@@ -140,6 +141,20 @@ def test_the_rewards_of_single_episodes_are_of_one_size_from_the_first_on(found:
     assert ends[0] == 0
     assert np.sign(ends[1]) == np.sign(found[1] - found[0])
     assert len(set(ends)) == len(set(found))
+
+
+@pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in AGENTS), ("ppo", {"prior": "none"})])
+def test_every_agent_sees_what_choices_lose_alone(name: str, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    real = Episodes._observe
+    monkeypatch.setattr(Episodes, "_observe", lambda self: seen.append(real(self)) or seen[-1])
+    problem = tiny()
+    search(name, 1, problem, **settings)
+    first = AGENT_FEATURES.index("loss_0")
+    losses = single_losses(problem)[0]
+    shown = seen[0][0, first : first + len(losses)]
+    assert (np.argsort(shown) == np.argsort(losses)).all()
+    assert shown.max() > 0
 
 
 def test_the_predictor_learns_how_perturbations_add_up():

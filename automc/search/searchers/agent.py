@@ -12,6 +12,7 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from automc.environment.problem import Floats, Problem, Rows
+from automc.environment.sensitivity import single_losses
 from automc.errors import ConfigError, CorruptFile
 from automc.files import canonical_json, sha256_of, write_atomic
 from automc.search.episodes import AGENT_FEATURES, Actions, Episodes
@@ -32,7 +33,8 @@ class AgentSettings(Settings):
 class Agent(Searcher):
     """A network that decides, of one shape for every problem, and learns by an algorithm of Stable-Baselines3.
 
-    An episode is a policy and a trial; its reward comes at the end and is not discounted.
+    An episode is a policy and a trial; its reward comes at the end and is not discounted. What each choice loses alone
+    is measured before the first, and seen with every decision.
 
     Stable-Baselines3 seeds the global generators of Python, NumPy and torch with this searcher's seed, and draws from
     torch's.
@@ -74,7 +76,8 @@ class Agent(Searcher):
         def judge(rows: Rows, shares: Floats) -> list[float]:
             return [trial.reward for trial in evaluate.many(map(policy, rows.tolist()))]
 
-        learner = self.begin(Episodes(self.problem, self.at_once, judge, actions=self.actions))
+        losses = single_losses(self.problem)
+        learner = self.begin(Episodes(self.problem, self.at_once, judge, losses, actions=self.actions))
         while True:
             self.update(learner)
 

@@ -29,8 +29,8 @@ _HIDDEN = 64
 
 
 class PPOSettings(AgentSettings):
-    """`prior`: `sensitivity` measures what each choice loses alone, which is no trial, and begins with the allocation
-    that follows from it; `none` learns from nothing but its trials.
+    """`prior`: `sensitivity` begins with the allocation that follows from what each choice loses alone, and lets a
+    predictor choose what is tried; with `none` the agent only sees these losses, and tries what it decides.
 
     With a prior, `imagined` episodes are in an update, and after it the `trials` most promising policies are tried. A
     policy is judged by what is expected of it, and up to `optimism` standard deviations of what is not known in its
