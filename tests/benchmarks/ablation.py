@@ -19,7 +19,7 @@ from automc.search.imagination import Imagination
 from automc.search.predictor import Predictor
 from automc.search.searchers import ppo, register_searcher
 from automc.search.searchers.base import Evaluate
-from automc.search.searchers.ppo import PPOAgent
+from automc.search.searchers.ppo import PPOAgent, PPOSettings
 from automc.search.searchers.random import random_policy
 
 
@@ -52,6 +52,13 @@ class WithoutPredictor(PPOAgent):
             super().run(evaluate)
 
 
+class WithoutPrior(PPOAgent):
+    """No predictor and no allocation: what the agent decides is tried. It only sees what choices lose alone."""
+
+    def __init__(self, problem: Problem, settings: PPOSettings, seed: int) -> None:
+        super().__init__(problem, settings.model_copy(update={"prior": "none"}), seed)
+
+
 class WithoutStart(PPOAgent):
     """The first trial is a random policy instead of the allocation by sensitivities."""
 
@@ -70,4 +77,5 @@ def register() -> None:
     register_searcher("ppo_without_agent", WithoutAgent)
     register_searcher("ppo_without_neighbours", WithoutNeighbours)
     register_searcher("ppo_without_predictor", WithoutPredictor)
+    register_searcher("ppo_without_prior", WithoutPrior)
     register_searcher("ppo_without_start", WithoutStart)
