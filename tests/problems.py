@@ -90,9 +90,14 @@ class FormulaPricing:
         return FormulaCost(0.001 + work * 1e-6, work * 1e-7, math.ceil(size / 8), macs)
 
 
-def tiny_problem(goal: GoalSpec | None = None, space: SearchSpaceSpec = JOINT, pricing=None, width: int = 1) -> Problem:
-    """A problem of ten decisions; its module is a placeholder, as nothing is computed with it."""
-    network = tiny_network(width)
+def tiny_problem(
+    goal: GoalSpec | None = None, space: SearchSpaceSpec = JOINT, pricing=None, network: Network | None = None
+) -> Problem:
+    """A problem of ten decisions, or that of another `network` for 8x8 grey images.
+
+    Its module is a placeholder, as nothing is computed with it.
+    """
+    network = network or tiny_network()
     random = np.random.default_rng(0)
 
     def some() -> Images:
@@ -109,7 +114,7 @@ def tiny_problem(goal: GoalSpec | None = None, space: SearchSpaceSpec = JOINT, p
         space=SearchSpace(network, space),
         pricing=pricing or FormulaPricing(network),
         target="portable",
-        identity={"environment": "tiny", "weights": f"tiny of width {width}"},
+        identity={"environment": "tiny", "weights": network.name},
         prepare=partial(Preparation, network, some().pixels),
     )
 

@@ -20,7 +20,7 @@ from automc.environment.problem import Problem
 from automc.errors import VerificationError
 from automc.files import canonical_json, sha256_of, write_atomic
 from automc.search.comparison import Contestant, dense_row, layer_rows, measured_rows
-from automc.search.experiment import library_versions
+from automc.search.identity import library_versions
 from automc.search.result import RESULT_PATH, Result, Selection, SplitSizes, Verification, read_result, write_result
 from automc.search.searchers.uniform import uniform_choices
 from automc.search.selection import Candidate, Winner, best_candidates, select

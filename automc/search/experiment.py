@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from automc.errors import ConfigError
 from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec
+from automc.search.identity import library_versions
 from automc.search.log import Header
 from automc.search.pool import EvaluationPool, end_with_the_parent
 from automc.search.searchers import build_searcher, check_settings
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from automc.environment.problem import Problem
 
 _FORMAT = 1  # of the log's lines
-_LIBRARIES = ("automc", "cmaes", "numpy", "optuna", "sb3-contrib", "stable-baselines3", "torch")
 _PART = re.compile(r"^([1-9]\d*)/([1-9]\d*)$")
 
 
@@ -96,17 +95,6 @@ def study_header(problem: Problem, searcher: SearcherSpec, seed: int) -> Header:
         "versions": library_versions(),
         "threads": torch.get_num_threads(),
     }
-
-
-def library_versions() -> dict[str, str]:
-    """The versions of automc and of the libraries that decide what a search finds."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"  # automc itself, run from a clone
-    return found
 
 
 def run_experiment(

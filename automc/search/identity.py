@@ -1,7 +1,8 @@
-"""What a run's folder holds, so that two different runs are never mixed in one."""
+"""What a run's folder holds and by which libraries, so that two different runs are never mixed in one."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from automc.files import write_atomic
 from automc.search.trials import LOG_NAME
 
 _NAME = "run.json"
+_LIBRARIES = ("automc", "cmaes", "numpy", "optuna", "sb3-contrib", "stable-baselines3", "torch")
 
 
 def identify(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -55,3 +57,14 @@ def is_run(folder: Path) -> bool:
 def runs_below(folder: Path) -> list[Path]:
     """The folders of the runs that stand in `folder`, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{_NAME}"))
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of automc and of the libraries that decide what a search finds."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"  # automc itself, run from a clone
+    return found

@@ -69,7 +69,8 @@ class Study:
     `header` identifies it: a log that was begun under another is refused. `evaluate` is a pure function of the policy.
     A trial fails, and the search goes on, where it raises an `AutomcError` or returns a number that is not finite;
     any other exception ends the run. `seconds` stops the run between two trials; no decision depends on it. A `pool`
-    computes what a searcher asks for at once side by side; the log is the same, in the order of asking.
+    computes what a searcher asks for at once side by side; the log is the same, in the order of asking. What was
+    learned is saved at the end, and when Ctrl-C ends the search.
     """
 
     folder: Path
@@ -88,10 +89,15 @@ class Study:
         searcher asks for another policy than the log has at that place.
         """
         with TrialLog(self.folder, self.header, _LOGGER.warning) as log:
+            answers = _Answers(self, log)
             try:
-                self.search.run(_Answers(self, log))
+                self.search.run(answers)
             except BudgetSpent as stop:
                 _LOGGER.info("%s: %s", self.folder, stop)
+            except KeyboardInterrupt:
+                if answers.knows_all:  # a replay that is cut short has learned less than what was saved before it
+                    self.search.save(self.folder)
+                raise
             self.search.save(self.folder)
             return log.trials[: self.trials]
 
@@ -112,6 +118,11 @@ class _Answers(Evaluate):
         self._begun: dict[str, Callable[[], Outcome]] = {}
         self._worst: float | None = None
         self._best: Trial | None = None
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether the searcher was told every trial of the log."""
+        return self._asked >= len(self._log.trials)
 
     def __call__(self, policy: Policy) -> Trial:
         return next(self.many([policy]))

@@ -22,7 +22,7 @@ from automc.environment.problem import Problem
 from automc.errors import ConfigError, EvaluationFailed, RunMismatch, WeightsError
 from automc.files import write_atomic
 from automc.schema import FinetuningSpec
-from automc.search.experiment import library_versions
+from automc.search.identity import library_versions
 from automc.search.log import Record, RecordLog, read_records
 
 Report = Callable[[str], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,12 +12,15 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
+from automc.compression.policy import Policy
 from automc.environment.problem import Floats, Problem, Rows
 from automc.environment.sensitivity import single_losses
 from automc.errors import ConfigError, CorruptFile
 from automc.files import canonical_json, sha256_of, write_atomic
 from automc.search.episodes import AGENT_FEATURES, Actions, Episodes
+from automc.search.identity import library_versions
 from automc.search.searchers.base import Evaluate, Searcher, Settings
+from automc.search.trials import Trial
 
 _CARD, _NETWORK = "agent.json", "agent.safetensors"
 
@@ -47,6 +51,8 @@ class Agent(Searcher):
     def __init__(self, problem: Problem, settings: Any, seed: int) -> None:
         super().__init__(problem, settings, seed)
         self.steps = len(problem.space.decisions)
+        self._trials = 0
+        self._best: Trial | None = None
         self._loaded = load_network(Path(settings.agent), self.name) if settings.agent else None
 
     def build(self, episodes: Episodes) -> BaseAlgorithm:
@@ -71,6 +77,10 @@ class Agent(Searcher):
         learner.learn(self.steps * self.at_once, reset_num_timesteps=False)
 
     def run(self, evaluate: Evaluate) -> None:
+        self.train(_Told(self, evaluate))
+
+    def train(self, evaluate: Evaluate) -> None:
+        """What `run` does; it is told of every trial."""
         policy = self.problem.space.policy
 
         def judge(rows: Rows, shares: Floats) -> list[float]:
@@ -81,6 +91,12 @@ class Agent(Searcher):
         while True:
             self.update(learner)
 
+    def told(self, trial: Trial) -> None:
+        """Remember for the card how far the training has come."""
+        self._trials += 1
+        if trial.complete and (self._best is None or trial.reward > self._best.reward):
+            self._best = trial
+
     def save(self, folder: Path) -> None:
         """Write the agent's network as `agent.safetensors`, and what it is as `agent.json` with its SHA-256."""
         from safetensors.torch import save
@@ -88,15 +104,42 @@ class Agent(Searcher):
         if self.learner is None:
             return
         content = save({name: value.contiguous() for name, value in self.learner.policy.state_dict().items()})
+        problem, spec = self.problem, self.problem.spec
         card = {
             "searcher": self.name,
             "settings": self.settings.model_dump(),
             "seed": self.seed,
+            "environment": problem.name,
+            "network": problem.network.name,
+            "device": spec.device,
+            "target": problem.target,
+            "metric": spec.metric,
+            "goal": spec.goal.model_dump(mode="json"),
+            "limits": dict(problem.limits.costs),
+            "hashes": dict(problem.identity),
+            "trials": self._trials,
+            "best_reward": self._best.reward if self._best else None,
+            "versions": library_versions(),
             "features": list(AGENT_FEATURES),
             "sha256": sha256_of(content),
         }
         write_atomic(folder / _NETWORK, content)
         write_atomic(folder / _CARD, canonical_json(card) + "\n")
+
+
+class _Told(Evaluate):
+    """Passes on what an agent asks, and tells it of every answer."""
+
+    def __init__(self, agent: Agent, evaluate: Evaluate) -> None:
+        self._agent, self._evaluate = agent, evaluate
+
+    def __call__(self, policy: Policy) -> Trial:
+        return next(self.many([policy]))
+
+    def many(self, policies: Iterable[Policy]) -> Iterator[Trial]:
+        for trial in self._evaluate.many(policies):
+            self._agent.told(trial)
+            yield trial
 
 
 def load_network(folder: Path, name: str) -> dict[str, Tensor]:

@@ -85,9 +85,9 @@ class PPOAgent(Agent):
     def at_once(self) -> int:
         return int(self.settings.episodes if self.settings.prior == "none" else self.settings.imagined)
 
-    def run(self, evaluate: Evaluate) -> None:
+    def train(self, evaluate: Evaluate) -> None:
         if self.settings.prior == "none":
-            super().run(evaluate)
+            super().train(evaluate)
         problem, settings = self.problem, self.settings
         random = np.random.default_rng(self.seed)
         losses = single_losses(problem)
