@@ -54,10 +54,15 @@ def test_a_planted_fault_of_the_reward_is_flagged(
     assert sum("fault of the reward" in line for line in lines) == 1  # once, however long it goes on
 
 
-def test_neither_the_search_nor_its_log_knows_of_it(problem: Problem, tmp_path: Path) -> None:
-    watched(problem, tmp_path / "with")
-    watched(problem, tmp_path / "without", SPEC.model_copy(update={"monitor": None}))
-    one, other = (tmp_path / each / "small" / "random-0" / LOG_NAME for each in ("with", "without"))
+# The second draws from torch's global generator, and learns from its first four trials before the others.
+@pytest.mark.parametrize("searcher", [{"name": "random"}, {"name": "recurrent_ppo", "settings": {"episodes": 4}}])
+def test_neither_the_search_nor_its_log_knows_of_it(
+    searcher: dict[str, object], problem: Problem, tmp_path: Path
+) -> None:
+    spec = SPEC.model_copy(update={"searchers": [SearcherSpec.model_validate(searcher)]})
+    watched(problem, tmp_path / "with", spec)
+    watched(problem, tmp_path / "without", spec.model_copy(update={"monitor": None}))
+    one, other = (tmp_path / each / "small" / f"{searcher['name']}-0" / LOG_NAME for each in ("with", "without"))
     assert one.read_bytes() == other.read_bytes()
 
 
@@ -79,6 +84,12 @@ def test_a_stopped_run_goes_on_with_its_checks(
         watched(problem, tmp_path / "stopped")
     left = 5  # the three that are known are not trained again
     assert watched(problem, tmp_path / "stopped") == whole
+
+
+def test_a_resumed_run_may_check_more_often(problem: Problem, tmp_path: Path) -> None:
+    rarely = SPEC.model_copy(update={"monitor": MonitorSpec(every=4, epochs=0.1), "trials": 8})
+    watched(problem, tmp_path / "resumed", rarely)
+    assert watched(problem, tmp_path / "resumed") == watched(problem, tmp_path / "whole")
 
 
 def test_a_training_that_fails_is_told_and_counts_for_nothing(

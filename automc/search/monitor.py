@@ -44,7 +44,7 @@ class Monitor:
     Every `spec.every`-th trial that did not fail is fine-tuned for `spec.epochs` by the environment's recipe and judged
     on the selection split. Where the goal is quality within limits, its truth is that quality, whatever the reward
     says; where a reward weighs costs against quality, it is the reward of the tuned network. Neither the search nor its
-    log sees anything of it. Checks are kept in `folder`; the same study goes on with them.
+    log sees anything of it. Checks are kept in `folder`; the same study goes on with them, however often it now checks.
 
     Raises as `RecordLog`.
     """
@@ -53,7 +53,7 @@ class Monitor:
         self._evaluator = Evaluator(problem, "sequential")
         self._spec, self._folder, self._report = spec, folder, report
         self._recipe = problem.spec.finetuning.model_copy(update={"epochs": spec.epochs})
-        identity = {"study": header, "recipe": self._recipe.model_dump(), "every": spec.every}
+        identity = {"study": header, "recipe": self._recipe.model_dump()}
         self._log = RecordLog(folder / LOG_NAME, identity, _LOGGER.warning)
         self._known = {record["trial"]: record["truth"] for record in self._log.records}
         self._trials: list[Trial] = []
