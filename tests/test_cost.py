@@ -212,6 +212,8 @@ def test_fewer_or_fewer_different_weights_take_fewer_bytes() -> None:
 
     sizes = [size(choice) for choice in (Uniform(), Codebook(entries=32), Codebook(entries=4), Uniform(weight_bits=1))]
     assert sizes == sorted(sizes, reverse=True)
-    assert size(Codebook(entries=16)) == size(Uniform(weight_bits=4))
-    assert size(Sparse(density=0.5, pattern="blocks")) == size(Uniform(weight_bits=4))
+    assert size(Codebook(entries=16)) == size(Uniform(weight_bits=4)) + 16  # the table
+    masks = 5  # a bit for each of 36 blocks
+    assert size(Sparse(density=0.5, pattern="blocks")) == size(Uniform(weight_bits=4)) + masks
+    assert size(Uniform(weight_bits=4, huffman=True)) < size(Uniform(weight_bits=4))
     assert size(Sparse(density=0.1)) < size(Sparse(density=0.3)) < size(Uniform())

@@ -29,14 +29,14 @@ from automc.environment.quality import Answers
 from automc.errors import EvaluationFailed, VerificationError
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
-from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearcherSpec
+from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, GoalSpec, SearcherSpec
 from automc.search.comparison import Contestant, layer_rows
 from automc.search.deliver import DeliverySettings, deliver, is_delivered
 from automc.search.experiment import run_experiment
 from automc.search.result import Result, read_result
 from automc.search.selection import Candidate, best_candidates, select
 from automc.search.trials import LOG_NAME, Trial, TrialLog
-from tests.problems import JOINT, macs_table
+from tests.problems import JOINT, formula_metrics, macs_table, tiny_problem
 
 SETTINGS = DeliverySettings(candidates=3, verified_images=40)
 
@@ -313,3 +313,13 @@ def test_studies_in_processes_of_their_own_write_the_same_logs(
     assert {member.searcher.name for member, _ in seen} == {"random", "uniform"}
     log = Path("random-0", LOG_NAME)
     assert (tmp_path / "small" / log).read_bytes() == (delivered[1] / log).read_bytes()
+
+
+def test_a_trial_whose_program_was_too_large_is_not_delivered(tmp_path: Path) -> None:
+    problem = tiny_problem(GoalSpec(limits={"size_bytes": "60%"}))
+    policy = problem.space.policy(problem.cheapest)
+    metrics = formula_metrics(problem, policy)
+    with TrialLog(tmp_path / "random-0", {"searcher": "random", "seed": 0}, pytest.fail) as log:
+        log.append(Trial(0, policy, metrics.to_record(), 0.5))
+        log.append(Trial(1, policy, replace(metrics, size_bytes=problem.dense_cost.size_bytes).to_record(), 0.6))
+    assert [candidate.trial.number for candidate in best_candidates(problem, tmp_path, 3)] == [0]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from automc.choices import Uniform
+from automc.choices import Codebook, Sparse, Uniform
+from automc.compiler.sizes import program_bytes
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
 from automc.compression.policy import Policy
@@ -33,14 +34,14 @@ def small_module(classes: int = 10) -> nn.Module:
     return module
 
 
-def small_problem(module=None, goal=None, priced=None, removal="second_order", **data) -> Problem:
+def small_problem(module=None, goal=None, priced=None, removal="second_order", space=JOINT, **data) -> Problem:
     dataset = load_dataset("digits")
     module = module or small_module()
     sizes = {"search": 60, "selection": 40, "calibration": 64} | data
     images = DataSpec(name="digits", **sizes)
     spec = EnvironmentSpec(description="", network="small", data=images, goal=goal or GoalSpec(), removal=removal)
     table = macs_table(trace(priced or small_module(), (1, 8, 8), dataset.mean, dataset.std, "small"))
-    return build_problem("small", spec, module, dataset, space=JOINT, table=table)
+    return build_problem("small", spec, module, dataset, space=space, table=table)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,35 @@ def test_metrics_are_what_the_interpreter_computes(problem, fidelity, split):
     cost = problem.cost(policy)
     assert (metrics.latency_ms, metrics.size_bytes, metrics.macs) == (cost.latency_ms, cost.size_bytes, program.macs)
     assert metrics.peak_memory_bytes > 0
+
+
+CODED = [Uniform(weight_bits=4, huffman=True), Codebook(entries=8, huffman=True), Sparse(density=0.5)]
+
+
+@pytest.mark.parametrize("choice", CODED, ids=str)
+def test_what_codes_take_is_taken_from_the_program(problem, choice):
+    policy = Policy(weights={layer.name: choice for layer in problem.network.convs})
+    evaluator = Evaluator(problem)
+    size = evaluator.evaluate(policy).size_bytes
+    assert size == sum(program_bytes(evaluator.program(policy)).values())
+    assert size != problem.cost(policy).size_bytes
+
+
+@pytest.mark.parametrize("reward", ["amc", "fastest"])
+def test_a_program_larger_than_a_hard_limit_earns_less_than_nothing(problem, reward):
+    policy = Policy(weights={layer.name: Sparse(density=0.5) for layer in problem.network.convs})
+    size = Evaluator(problem).evaluate(policy).size_bytes
+    rewards = []
+    for limit in (size, size - 1):
+        asked = small_problem(goal=GoalSpec(reward=reward, limits={"size_bytes": limit}, tolerance=0.99))
+        rewards.append(Evaluator(asked).outcome(policy).reward)
+    assert rewards[0] >= 0 > rewards[1] > -0.1
+
+
+def test_only_spaces_that_code_weights_say_how_they_are_sized(problem):
+    assert "sizes" not in problem.identity
+    for method in CODED:
+        assert "sizes" in small_problem(space=JOINT.model_copy(update={"methods": [method]})).identity
 
 
 def test_fewer_bits_lose_more(problem):

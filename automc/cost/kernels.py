@@ -192,7 +192,7 @@ class KernelPlan:
                 policy.bits_of(stored),
                 residual,
             )
-            if isinstance(choice, Uniform):
+            if isinstance(choice, Uniform) and not choice.huffman:
                 return (Step(name, whole, times),)
             return tuple(Step(name, *part, choice) for part in _parts(choice, whole, times, map_size))
 

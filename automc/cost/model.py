@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.choices import Choice, Codebook, Sparse
-from automc.compiler.sizes import stored_bytes
+from automc.compiler.sizes import BYTES_OF_CODE_LENGTHS, block_bytes, stored_bytes
 from automc.compression.policy import Policy
 from automc.cost.energy import Energy, energy_of, kernel_energy, static_energy
 from automc.cost.kernels import Kernel, KernelPlan, Part, Step
@@ -22,6 +22,7 @@ from automc.errors import TableError
 from automc.network.graph import Network
 
 _GAP_BITS = 2  # how many more bits than the mean gap needs are kept for the gap before a weight that is not zero
+_SAVED_BITS = 0.25  # by a Huffman code, of what a symbol has; more in most layers, so that estimates are seldom too low
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Cost:
     """What one inference takes. `interpolated` names the layers whose latency no row of the table says exactly.
 
     `uncertainty_ms` is by how much the latency may be off if all the table's errors add up. `energy_mj` is None where
-    the table states no energy model.
+    the table states no energy model. `size_bytes` is exact for plain weights, and an estimate for those of a codebook,
+    sparse or Huffman coded ones: what they take is known when there is a Program.
     """
 
     latency_ms: float
@@ -148,21 +150,31 @@ class CostModel:
 
 
 def _weight_bytes(kernel: Kernel, times: int, choice: Choice | None) -> int:
-    """Stored weights, biases and multipliers; what entropy coding saves is known only of a Program."""
+    """Stored weights, biases and multipliers: exact for plain weights, else about what a Program's will turn out to be.
+
+    What indices, lists of non-zeros and Huffman codes take depends on the weights themselves.
+    """
     if kernel.weight_bits == 0:
         return 0
     inputs, groups = (1, kernel.outputs) if kernel.operation == "depthwise" else (kernel.inputs, times)
     shape = times * kernel.outputs, inputs, kernel.kernel_height, kernel.kernel_width
-    return stored_bytes(shape, _stored_bits(kernel, choice), groups)
+    bits = _stored_bits(kernel, choice)
+    head = 1 << int(bits) if isinstance(choice, Codebook) else 0
+    if getattr(choice, "huffman", False):
+        symbols = getattr(choice, "entries", None) or 1 << kernel.weight_bits
+        bits, head = max(1.0, bits - _SAVED_BITS), BYTES_OF_CODE_LENGTHS + symbols
+    if isinstance(choice, Sparse) and choice.pattern == "blocks":
+        return head + block_bytes(shape, bits, choice.density)
+    return head + stored_bytes(shape, bits, groups)
 
 
 def _stored_bits(kernel: Kernel, choice: Choice | None) -> float:
-    """About how many bits each of the layer's weights takes in the library."""
+    """About how many bits each weight that is stored takes, of a list of non-zeros each weight of the layer."""
     match choice:
         case Codebook():
             return math.ceil(math.log2(choice.entries))
         case Sparse() if choice.pattern == "blocks":
-            return choice.density * choice.weight_bits
+            return choice.weight_bits
         case Sparse():
             symbol = choice.weight_bits if choice.entries is None else math.ceil(math.log2(choice.entries + 1))
             return min(8.0, choice.density * (symbol + _GAP_BITS + math.log2(1 / choice.density)))

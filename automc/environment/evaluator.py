@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 
 from automc.compiler.memory import plan_memory
+from automc.compiler.sizes import program_bytes
 from automc.compression.executor import Executor
+from automc.compression.operations import Convolve
 from automc.compression.policy import Policy
 from automc.compression.program import Program
 from automc.cost.model import Cost
@@ -80,7 +82,7 @@ class Evaluator:
             logit_error=float(np.square(answers.outputs.astype(np.float64) - answers.dense).mean()),
             latency_ms=cost.latency_ms,
             energy_mj=cost.energy_mj,
-            size_bytes=cost.size_bytes,
+            size_bytes=_size_bytes(program, cost),
             peak_memory_bytes=plan_memory(program, self.problem.target),
             macs=cost.macs,
             column=metric.reading.column,
@@ -117,6 +119,13 @@ class Evaluator:
             answers = self.dense_answers(getattr(self.problem.splits, split))
             self._references[split] = _Reference(answers, self.problem.metric.measure(answers).value)
         return self._references[split]
+
+
+def _size_bytes(program: Program, cost: Cost) -> int:
+    """What the weights take: what was estimated where that is exact, else what they themselves say."""
+    layers = [operation for operation in program.operations if isinstance(operation, Convolve)]
+    plain = all(layer.encoding == "dense" and not layer.huffman for layer in layers)
+    return cost.size_bytes if plain else sum(program_bytes(program).values())
 
 
 def _interpolated(cost: Cost) -> str:

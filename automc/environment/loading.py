@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automc.catalog import find
+from automc.choices import Codebook, Sparse
 from automc.compiler.emulators import first_available, remedy
 from automc.compiler.isa import Target
 from automc.compiler.targets import find_target, runs_here
@@ -150,6 +151,7 @@ def build_problem(
             "table": _hash([table.sha256, table.header.overhead_ms, table.energy and asdict(table.energy)]),
             "weights": _weights_hash(module),
             "images": _images_hash(splits),
+            **_sizes(space),
         },
         prepare=prepare,
     )
@@ -230,6 +232,12 @@ def _check_answers(network: Network, dataset: Dataset) -> None:
     elif shape[0] != len(dataset.classes):
         classes = len(dataset.classes)
         raise DataError(f"{network.name} answers {shape[0]} logits, but {dataset.name} has {classes} classes")
+
+
+def _sizes(space: SearchSpaceSpec) -> dict[str, str]:
+    """How weights are sized whose bytes shapes do not tell, where a space offers such: once it was by estimates."""
+    coded = any(isinstance(method, Codebook | Sparse) or getattr(method, "huffman", False) for method in space.methods)
+    return {"sizes": "by the Program"} if coded else {}
 
 
 def _hash(content: Any) -> str:

@@ -16,9 +16,10 @@ class Metrics:
 
     `quality` is the environment's metric, whose name in records is `column`; `quality_loss` is the dense network's on
     the same images minus it; `logit_error` is the mean squared difference of outputs from the dense network's. The
-    costs are the cost model's, for one image; `energy_mj` is None where the device has no energy model, and
-    `measured_latency_ms` is an observation, None where the policy's library was not timed. `notes` name every rounded
-    channel count and every layer whose latency was interpolated.
+    costs are the cost model's, for one image, but for `size_bytes`, which is what the Program's weights take.
+    `energy_mj` is None where the device has no energy model, and `measured_latency_ms` is an observation, None where
+    the policy's library was not timed. `notes` name every rounded channel count and every layer whose latency was
+    interpolated.
 
     A number that is not finite fails the trial: raises `EvaluationFailed` naming it.
     """

@@ -82,8 +82,13 @@ class Problem:
         return Limits.of(self.spec.goal, self.dense_cost)
 
     def reward(self, metrics: Judged) -> float:
-        """What the goal gives for a judged policy."""
-        return REWARDS[self.spec.goal.reward](metrics, self.limits, self.metric.score)
+        """What the goal gives for a judged policy; below zero where its Program turned out too large for a hard limit.
+
+        Other costs are known before there is a Program, and a search does not ask for policies that exceed them.
+        """
+        reward = REWARDS[self.spec.goal.reward](metrics, self.limits, self.metric.score)
+        share = metrics.size_bytes / self.limits.costs.get("size_bytes", float("inf"))
+        return min(reward, 1 - share) if self.limits.hard and share > 1 else reward
 
     @cached_property
     def factors(self) -> Factors | None:

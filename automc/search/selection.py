@@ -82,12 +82,18 @@ def _candidates(problem: Problem, folder: Path) -> list[Candidate]:
     for path in begun_logs(folder, "*-*"):
         header, trials = read_log(path)
         for trial in trials:
-            if trial.complete and (not problem.limits.hard or problem.limits.fits(problem.cost(trial.policy))):
+            if trial.complete and _is_within(problem, trial):
                 found.append(Candidate(header["searcher"], header["seed"], trial))
             failure = trial.reason or failure
     if not found:
         raise EvaluationFailed(f"{folder}: there is no policy to deliver: {failure}")
     return found
+
+
+def _is_within(problem: Problem, trial: Trial) -> bool:
+    """Whether a trial keeps every limit that is hard, also by the size that its Program turned out to have."""
+    limits, cost = problem.limits, problem.cost(trial.policy)
+    return not limits.hard or (limits.fits(cost) and limits.fits(replace(cost, size_bytes=trial.metrics["size_bytes"])))
 
 
 def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report: Report) -> Winner:
