@@ -55,7 +55,13 @@ def run(
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many policies a study evaluates.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The study's seed; of an experiment, its only one.")] = None,
-    time: Annotated[str | None, typer.Option(help="Stop after this long, as in 90s, 10m or 2h.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            help="Search for so long, all studies together, as in 90s, 10m or 2h; choosing the winner, fine-tuning and "
+            "compiling come after it."
+        ),
+    ] = None,
     only: Annotated[
         str | None, typer.Option(help="As K/N: only every N-th study from K on, for an array of jobs.")
     ] = None,

@@ -305,10 +305,12 @@ def test_a_run_without_a_complete_trial_delivers_nothing(tmp_path: Path) -> None
 def test_studies_in_processes_of_their_own_write_the_same_logs(
     delivered: tuple[Problem, Path, Result], tmp_path: Path
 ) -> None:
-    seen = []
+    seen, counts = [], {}
     run_experiment(
-        experiment("random", "uniform"), tmp_path, load, workers=2, report=lambda *progress: seen.append(progress)
-    )
+        experiment("random", "uniform"), tmp_path, load, workers=2, report=lambda *progress: seen.append(progress),
+        ended=lambda member, trials: counts.update({member.searcher.name: trials}),
+    )  # fmt: skip
+    assert counts == {"random": 8, "uniform": 8}
     assert len(seen) == 16
     assert {member.searcher.name for member, _ in seen} == {"random", "uniform"}
     log = Path("random-0", LOG_NAME)

@@ -16,6 +16,7 @@ from automc.errors import ConfigError, NameNotFound, RunMismatch
 from automc.reading import read_spec
 from automc.schema import EnvironmentSpec, ExperimentSpec, SearcherSpec
 from automc.search.experiment import Member, members, run_experiment, study_header
+from automc.search.scale import Scale, read_scale
 from automc.search.study import Progress
 from automc.search.trials import LOG_NAME, read_log
 from tests.problems import formula_metrics, tiny_problem
@@ -58,6 +59,17 @@ def test_an_experiment_is_one_study_for_each_environment_searcher_and_seed(tmp_p
     assert all(len(read_log(tmp_path / member.folder)[1]) == 6 for member, _ in seen)
 
 
+def test_an_experiment_writes_down_what_costs_are_compared_with(tmp_path: Path) -> None:
+    run_experiment(SPEC, tmp_path, load, only="1/4")
+    problem = tiny_problem()
+    scale, dense = read_scale(tmp_path / "tiny"), problem.dense_cost
+    assert scale.limits == problem.limits.costs
+    assert scale.dense == {
+        "latency_ms": dense.latency_ms, "energy_mj": dense.energy_mj, "size_bytes": dense.size_bytes, "macs": dense.macs
+    }  # fmt: skip
+    assert read_scale(tmp_path / "nowhere") == Scale()
+
+
 def test_parts_of_an_experiment_make_the_whole(tmp_path: Path) -> None:
     run_experiment(SPEC, tmp_path / "whole", load)
     for part in ("2/3", "1/3", "3/3"):
@@ -80,6 +92,35 @@ def test_the_same_call_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert logs(tmp_path / "stopped") != logs(tmp_path / "whole")
     run_experiment(SPEC, tmp_path / "stopped", load)
     assert logs(tmp_path / "stopped") == logs(tmp_path / "whole")
+
+
+def test_the_time_is_for_all_studies_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        now = 0.0
+
+        @classmethod
+        def monotonic(cls) -> float:
+            return cls.now
+
+    def late(member: Member, progress: Progress) -> None:
+        Clock.now += 200.0
+
+    monkeypatch.setattr("automc.search.experiment.time", Clock)
+    counts: list[tuple[str, int]] = []
+    run_experiment(
+        SPEC, tmp_path, load, seconds=2000.0, report=late,
+        ended=lambda member, trials: counts.append((str(member), trials)),
+    )  # fmt: skip
+    assert counts == [("tiny random-0", 6), ("tiny random-1", 6), ("tiny nsga2-0", 0), ("tiny nsga2-1", 0)]
+    assert len(logs(tmp_path)) == 2
+
+
+def test_who_ends_early_says_so(tmp_path: Path) -> None:
+    spec = ExperimentSpec(description="", envs=["tiny"], searchers=[SearcherSpec(name="uniform")], trials=5000)
+    counts: list[int] = []
+    run_experiment(spec, tmp_path, load, ended=lambda member, trials: counts.append(trials))
+    assert counts == [len(read_log(tmp_path / "tiny" / "uniform-0")[1])]
+    assert 0 < counts[0] < 5000
 
 
 @pytest.mark.parametrize("only", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2"])

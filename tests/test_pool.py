@@ -12,15 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.errors import DataError, RunnerError
 from automc.schema import ExperimentSpec, SearcherSpec
 from automc.search.experiment import Member, _run_in_processes, members, run_experiment
 from automc.search.pool import EvaluationPool
-from automc.search.study import Progress
+from automc.search.study import Progress, silent
 from automc.search.trials import LOG_NAME
-from tests.problems import tiny_problem
 from tests.test_evaluator import small_problem
 
 SEARCHERS = [
@@ -54,6 +52,18 @@ def test_two_processes_write_the_log_of_one(searcher: SearcherSpec, tmp_path: Pa
         run_experiment(spec, tmp_path / str(workers), load, workers=workers)
     one, two = ((tmp_path / folder / "small" / f"{searcher.name}-0" / LOG_NAME).read_bytes() for folder in ("1", "2"))
     assert one == two
+
+
+@pytest.mark.parametrize("name", ["dynamic", "ppo"])
+def test_no_pool_is_started_for_who_asks_one_by_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("automc.search.experiment.EvaluationPool", lambda *arguments: pytest.fail("started"))
+    spec = ExperimentSpec(description="", envs=["small"], searchers=[SearcherSpec(name=name)], trials=1)
+    run_experiment(spec, tmp_path, load, workers=2)
+    assert caplog.messages == [
+        f"small {name}-0 asks for one policy after the other, so that one process evaluates them"
+    ]
 
 
 def test_a_process_says_why_it_cannot_load_its_environment_or_that_it_died() -> None:
@@ -101,11 +111,7 @@ def is_alive(process: Path) -> bool:
         return False
 
 
-def load_tiny(name: str) -> Problem:
-    return tiny_problem()
-
-
-def search_for_ever(member: Member, evaluator: Evaluator, report: Callable[[Member, None], None]) -> None:
+def search_for_ever(member: Member, evaluator_of: object, report: Callable[[Member, None], None]) -> None:
     while True:
         report(member, None)
         time.sleep(0.01)
@@ -119,4 +125,4 @@ def test_studies_in_processes_end_when_the_experiment_is_stopped() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _run_in_processes(studies, search_for_ever, load_tiny, 2, stop)
+        _run_in_processes(studies, search_for_ever, 2, stop, silent)

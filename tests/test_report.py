@@ -299,6 +299,18 @@ def test_a_report_of_nothing_is_refused(tmp_path):
         write_report(tmp_path)
 
 
+def test_the_reference_of_hypervolumes_does_not_wait_for_a_winner(tmp_path):
+    folder = make_run(tmp_path / "demo", ("random",), 2)
+    [task] = read_run(folder).tasks
+    (folder / task.environment / "scale.json").write_text('{"limits": {"macs": 2e7}, "dense": {"macs": 4e7}}')
+    (task.winner_folder / "result.json").unlink()
+    [task] = read_run(folder).tasks
+    assert (task.cost_metric, task.reference) == ("macs", (4e7, 0.0))
+    (folder / task.environment / "scale.json").write_text('{"dense": {"macs": -1}}')
+    with pytest.raises(CorruptFile, match=r"scale\.json"):
+        read_run(folder)
+
+
 def test_a_delivered_front_is_a_table_of_the_page(tmp_path):
     folder = make_run(tmp_path / "demo", ("random",), 1)
     assert "The front as libraries" not in Page(report_of(folder)).text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from automc.environment.quality import Reading, find_metric
 from automc.errors import NameNotFound
 from automc.search.kept import FRONT_NAME, read_index
 from automc.search.result import RESULT_PATH, Result, read_result
+from automc.search.scale import Scale, read_scale
 from automc.search.trials import LOG_NAME, begun_logs, read_trials
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Study:
 class Task:
     """One environment of a run: every study on it, and the winner if one was delivered, from `winner_folder`.
 
-    `front` is what the index says of the networks of the front that were delivered, too, the cheapest first.
+    `front` is what the index says of the networks of the front that were delivered, too, the cheapest first; `scale`
+    what costs are compared with.
     """
 
     environment: str
@@ -56,6 +58,7 @@ class Task:
     result: Result | None
     winner_folder: Path
     front: tuple[Mapping[str, str], ...] = ()
+    scale: Scale = field(default_factory=Scale)
 
     @cached_property
     def by_searcher(self) -> Mapping[str, tuple[Study, ...]]:
@@ -67,8 +70,9 @@ class Task:
     @cached_property
     def cost_metric(self) -> str:
         """The cost that fronts are drawn over: the first that has a limit, else the first that the trials know."""
-        if self.result is not None and self.result.limits:
-            return next(iter(self.result.limits))
+        limits = self.scale.limits if self.result is None else self.result.limits
+        if limits:
+            return next(iter(limits))
         known = (name for name in QUANTITIES if any(np.isfinite(study.column(name)).any() for study in self.studies))
         return next(known, "latency_ms")
 
@@ -93,12 +97,13 @@ class Task:
 
     @cached_property
     def reference(self) -> tuple[float, float]:
-        """The reference point of hypervolumes: the cost of dense int8, else the largest seen, and the lowest quality.
+        """The reference point of hypervolumes: the cost of dense int8, and the lowest quality.
 
-        That is the lowest value that the metric can have, or where it has no bound, the lowest seen.
+        That is the lowest value that the metric can have, or where it has no bound, the lowest seen. A run of a version
+        that did not write the cost down has that of its result, or the largest seen.
         """
         dense = self.result.row("dense_int8") if self.result is not None else None
-        cost = getattr(dense, self.cost_metric, None)
+        cost = self.scale.dense.get(self.cost_metric, getattr(dense, self.cost_metric, None))
         if cost is None:
             complete = (study for studies in self.by_searcher.values() for study in studies)
             cost = max((np.nanmax(study.column(self.cost_metric)) for study in complete), default=1.0)
@@ -133,7 +138,8 @@ def read_run(folder: Path) -> Run:
         winner_folder, result = delivered.get(name, (folder / name / RESULT_PATH.parent, None))
         studies = tuple(_read_study(log) for log in logs if log.parent.parent.name == name)
         studies = tuple(sorted(studies, key=lambda study: (study.searcher, study.seed)))
-        tasks.append(Task(name, studies, result, winner_folder, read_index(folder / name / FRONT_NAME)))
+        front, scale = read_index(folder / name / FRONT_NAME), read_scale(folder / name)
+        tasks.append(Task(name, studies, result, winner_folder, front, scale))
     return Run(folder.resolve().name, folder, tuple(tasks))
 
 

@@ -46,10 +46,11 @@ def _texts(row: Row, reading: Reading) -> tuple[str, ...]:
     costs = (_cost(row, name) for name in _COSTS)
     measured = MISSING if row.measured is None else digits(row.measured.median_ms)
     latency, *others = costs
-    return (row.label, reading.show(row.quality), _bounds(row, reading), latency, measured, *others)
+    return (row.label, reading.show(row.quality), interval(row, reading), latency, measured, *others)
 
 
-def _bounds(row: Row, reading: Reading) -> str:
+def interval(row: Row, reading: Reading) -> str:
+    """The confidence interval of a row's quality, as text."""
     if row.lower is None or row.upper is None:
         return MISSING
     return f"{reading.number(row.lower)}–{reading.show(row.upper)}"

@@ -76,7 +76,8 @@ def run_command(
     try:
         with meter.running():
             run_experiment(
-                spec, folder, load, only=only, workers=workers, seconds=seconds, report=partial(_show, meter)
+                spec, folder, load, only=only, workers=workers, seconds=seconds, report=partial(_show, meter),
+                ended=lambda member, trials: meter.leave_out(spec.trials - trials),
             )  # fmt: skip
         if only is not None:
             note(f"these {len(chosen)} studies are done; the same command without --only delivers the winner")
@@ -166,7 +167,7 @@ def _show(meter: Meter, member: Member, progress: Progress) -> None:
     found = "no policy yet" if best is None else (
         f"best of {member}: reward {best.reward:.4f}, {best.metrics['latency_ms']:.4f} ms"
     )  # fmt: skip
-    meter.advance(found + _timed(progress.trial))
+    meter.advance(found + _timed(progress.trial), progress.replayed)
     for line in progress.remark.splitlines():
         note(line)
 
@@ -197,16 +198,20 @@ def _deliver_front(problem: Problem, folder: Path, count: int) -> None:
 
 def _summary(result: Result) -> list[str]:
     """The rows that a reader compares, as plain lines."""
+    from automc.analysis.tables import interval
+
     lines = [
         f"{result.environment}: {result.goal}",
-        f"{'':26s} {f'test {result.metric.title}':>13s} {'predicted':>12s} {'measured':>12s} {'weights':>10s}",
+        f"{'':26s} {f'test {result.metric.title}':>13s} {'95 % interval':>15s} {'predicted':>12s} {'measured':>12s} "
+        f"{'weights':>10s}",
     ]
     for row in result.rows:
         predicted = "-" if row.latency_ms is None else f"{row.latency_ms:.4f} ms"
         measured = "-" if row.measured is None else f"{row.measured.median_ms:.4f} ms"
         size = f"{row.size_bytes / 1000:.1f} kB"
         lines.append(
-            f"{row.label:26s} {result.metric.show(row.quality):>13s} {predicted:>12s} {measured:>12s} {size:>10s}"
+            f"{row.label:26s} {result.metric.show(row.quality):>13s} {interval(row, result.metric):>15s} "
+            f"{predicted:>12s} {measured:>12s} {size:>10s}"
         )
     found = result.verification
     lines.append(f"verified: {found.images} images, {found.different_logits} of {found.logits} output values differ")

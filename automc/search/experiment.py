@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING, Any
@@ -21,13 +23,15 @@ from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec
 from automc.search.identity import library_versions
 from automc.search.log import Header
 from automc.search.pool import EvaluationPool, end_with_the_parent
+from automc.search.scale import write_scale
 from automc.search.searchers import build_searcher, check_settings
-from automc.search.study import Progress, Study
+from automc.search.study import Progress, Study, silent
 
 if TYPE_CHECKING:
     from automc.environment.evaluator import Evaluator
     from automc.environment.problem import Problem
 
+_LOGGER = logging.getLogger(__name__)
 _FORMAT = 1  # of the log's lines
 _PART = re.compile(r"^([1-9]\d*)/([1-9]\d*)$")
 
@@ -49,13 +53,6 @@ class Member:
 
     def __str__(self) -> str:
         return f"{self.environment} {self.searcher.name}-{self.seed}"
-
-
-Report = Callable[[Member, Progress], None]
-
-
-def _silent(member: Member, progress: Progress) -> None:
-    """Report nothing."""
 
 
 def members(spec: ExperimentSpec, only: str | None = None) -> list[Member]:
@@ -105,14 +102,17 @@ def run_experiment(
     only: str | None = None,
     workers: int = 1,
     seconds: float = math.inf,
-    report: Report = _silent,
+    report: Callable[[Member, Progress], None] = silent,
+    ended: Callable[[Member, int], None] = silent,
 ) -> None:
     """Run every study of `spec` in its folder below `folder`; the same call goes on where a stopped one was.
 
     `load` makes the problem of an environment's name. Several `workers` are processes: studies run side by side, and
     where there are more workers than studies, so do the evaluations that a searcher asks for at once. `load` must then
-    be picklable, as each process loads its own. `seconds` is for each study. Raises as `members` and `Study.run`.
+    be picklable, as each process loads its own. After `seconds` no study makes a trial more, and no other one begins.
+    `ended` is told of every study how many trials it has in the end. Raises as `members` and `Study.run`.
     """
+    deadline = time.monotonic() + seconds
     chosen = members(spec, only)
     if not chosen:  # a part of more parts than there are studies
         return
@@ -123,55 +123,62 @@ def run_experiment(
         workers=workers // studies,
         trials=spec.trials,
         folder=folder,
-        seconds=seconds,
+        deadline=deadline,
         monitor=spec.monitor,
     )
     if studies > 1:
-        _run_in_processes(chosen, run, load, studies, report)
+        _run_in_processes(chosen, run, studies, report, ended)
         return
+    known = lru_cache(1)(_evaluator)  # studies of one environment share what is known
+    for member in chosen:
+        ended(member, run(member, known, report=report))
+
+
+def _evaluator(load: Callable[[str], Problem], environment: str) -> Evaluator:
     from automc.environment.evaluator import Evaluator
 
-    evaluator: Evaluator | None = None
-    for member in chosen:
-        if evaluator is None or evaluator.problem.name != member.environment:
-            evaluator = Evaluator(load(member.environment))  # studies of one environment share what is known
-        run(member, evaluator, report=report)
+    return Evaluator(load(environment))
 
 
 def _run_member(
     member: Member,
-    evaluator: Evaluator,
+    evaluator_of: Callable[[Callable[[str], Problem], str], Evaluator],
     load: Callable[[str], Problem],
     workers: int,
     trials: int,
     folder: Path,
-    seconds: float,
+    deadline: float,
     monitor: MonitorSpec | None,
-    report: Report,
-) -> None:
+    report: Callable[[Member, Progress], None],
+) -> int:
+    """How many trials the study of `member` has in the end."""
     from automc.search.monitor import Monitor
 
+    if time.monotonic() > deadline:
+        return 0
+    evaluator = evaluator_of(load, member.environment)
     problem, searcher = evaluator.problem, member.searcher
+    write_scale(problem, folder / member.environment)
     place, header = folder / member.folder, study_header(problem, searcher, member.seed)
+    search = build_searcher(searcher.name, searcher.settings, problem, member.seed)
+    if workers > 1 and not search.asks_side_by_side:
+        _LOGGER.warning("%s asks for one policy after the other, so that one process evaluates them", member)
+        workers = 1
     listener: Callable[[Progress], None] = partial(report, member)
     with ExitStack() as stack:
         if monitor is not None:
             listener = stack.enter_context(Monitor(problem, monitor, place / "monitor", header, listener))
         pool = stack.enter_context(EvaluationPool(load, member.environment, workers)) if workers > 1 else None
-        Study(
-            place,
-            header,
-            build_searcher(searcher.name, searcher.settings, problem, member.seed),
-            evaluator.outcome,
-            trials,
-            listener,
-            seconds,
-            pool,
-        ).run()
+        seconds = max(0.0, deadline - time.monotonic())
+        return len(Study(place, header, search, evaluator.outcome, trials, listener, seconds, pool).run())
 
 
 def _run_in_processes(
-    chosen: list[Member], run: Callable[..., None], load: Callable[[str], Problem], workers: int, report: Report
+    chosen: list[Member],
+    run: Callable[..., int],
+    workers: int,
+    report: Callable[[Member, Progress], None],
+    ended: Callable[[Member, int], None],
 ) -> None:
     """Run each study in a process of its own kind, and report here what they report there."""
     import torch
@@ -181,14 +188,14 @@ def _run_in_processes(
     with context.Manager() as manager, processes as pool:
         messages = manager.Queue()
         threads = torch.get_num_threads()  # the same for all, because a study's log is bound to it
-        running = {pool.submit(_run_there, run, member, load, threads, messages) for member in chosen}
+        running = {pool.submit(_run_there, run, member, threads, messages): member for member in chosen}
         try:
             while running:
-                done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 while not messages.empty():
                     report(*messages.get())
                 for future in done:
-                    future.result()
+                    ended(running.pop(future), future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             # Ctrl-C reaches all processes of a terminal, a job scheduler's signal this one alone.
@@ -197,11 +204,8 @@ def _run_in_processes(
             raise
 
 
-def _run_there(
-    run: Callable[..., None], member: Member, load: Callable[[str], Problem], threads: int, messages: Queue[Any]
-) -> None:
-    from automc.environment.evaluator import Evaluator
+def _run_there(run: Callable[..., int], member: Member, threads: int, messages: Queue[Any]) -> int:
     from automc.network.resources import take_threads
 
     take_threads(threads)
-    run(member, Evaluator(load(member.environment)), report=lambda member, progress: messages.put((member, progress)))
+    return run(member, _evaluator, report=lambda member, progress: messages.put((member, progress)))

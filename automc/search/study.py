@@ -58,7 +58,7 @@ class Pool(Protocol):
         """Begin an evaluation; what comes back waits for its outcome."""
 
 
-def _silent(progress: Progress) -> None:
+def silent(*said: object) -> None:
     """Report nothing."""
 
 
@@ -78,7 +78,7 @@ class Study:
     search: Search
     evaluate: Callable[[Policy], Outcome]
     trials: int
-    report: Callable[[Progress], None] = _silent
+    report: Callable[[Progress], None] = silent
     seconds: float = math.inf
     pool: Pool | None = None
 

@@ -64,6 +64,10 @@ class Agent(Searcher):
         """How many episodes there are before the agent learns from them."""
         return 1
 
+    @property
+    def asks_side_by_side(self) -> bool:
+        return self.at_once > 1
+
     def begin(self, episodes: Episodes) -> BaseAlgorithm:
         """The algorithm, its network fresh or loaded."""
         learner = self.learner = self.build(episodes)

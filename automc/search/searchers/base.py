@@ -52,6 +52,11 @@ class Searcher:
         self.settings = settings
         self.seed = seed
 
+    @property
+    def asks_side_by_side(self) -> bool:
+        """Whether it asks for several policies at once, by `evaluate.many`, so that processes can share the work."""
+        return True
+
     def run(self, evaluate: Evaluate) -> None:
         """Call `evaluate` until nothing is left to try, or it raises `BudgetSpent`, which must pass through."""
         raise NotImplementedError

@@ -42,6 +42,7 @@ class Dynamic(Searcher):
     """
 
     settings_model = DynamicSettings
+    asks_side_by_side = False
 
     def run(self, evaluate: Evaluate) -> None:
         problem, settings = self.problem, self.settings

@@ -85,6 +85,10 @@ class PPOAgent(Agent):
     def at_once(self) -> int:
         return int(self.settings.episodes if self.settings.prior == "none" else self.settings.imagined)
 
+    @property
+    def asks_side_by_side(self) -> bool:
+        return bool(self.settings.prior == "none")
+
     def train(self, evaluate: Evaluate) -> None:
         if self.settings.prior == "none":
             super().train(evaluate)
