@@ -210,6 +210,16 @@ def test_a_refused_run_leaves_its_folder_to_the_next_one(automc):
     assert code == 2
 
 
+def test_searchers_are_listed_with_their_settings(automc):
+    code, text, _ = automc("list", "searchers")
+    assert code == 0
+    lines = text.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("tpe "))
+    assert lines[place + 1].split(maxsplit=2)[:2] == ["startup_trials:", "20"]
+    assert lines[place + 2].split(maxsplit=2) == ["candidates:", "24", "draws that each estimate ranks"]
+    assert any(line.startswith('  prior: "sensitivity"') for line in lines)
+
+
 def test_list_imports_neither_torch_nor_the_searchers_libraries():
     code = """
 import runpy, sys

@@ -9,13 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3 import DDPG, TD3
 
 import tests.problems as problems
 from automc.environment.metrics import Outcome
 from automc.environment.problem import Problem
 from automc.errors import BudgetSpent, ConfigError, NameNotFound
 from automc.schema import GoalSpec
-from automc.search.searchers import build_searcher, check_settings, register_searcher, searcher_class, searcher_names
+from automc.search.searchers import (
+    build_searcher,
+    check_settings,
+    is_agent,
+    register_searcher,
+    searcher_class,
+    searcher_names,
+    searcher_settings,
+    searcher_title,
+)
 from automc.search.searchers.base import Evaluate, Searcher
 from automc.search.searchers.depth import ramp_choices
 from automc.search.searchers.greedy import allocate
@@ -91,6 +102,14 @@ def test_listing_the_names_imports_no_library() -> None:
     assert not loaded & {"torch", "optuna", "stable_baselines3", "gymnasium"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_listed_of_a_searcher_is_true_of_it(name: str) -> None:
+    searcher = searcher_class(name)
+    assert searcher_settings(name) is searcher.settings_model
+    assert is_agent(name) == searcher.learns == (name in AGENTS) == searcher_title(name).startswith("a learned agent")
+    assert all(field.description for field in searcher_settings(name).model_fields.values())
+
+
 def test_settings_are_checked_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         check_settings("ppo", {"learning_rat": 1e-3, "episodes": 1})
@@ -111,9 +130,9 @@ def test_a_registered_searcher_is_found_by_its_name(monkeypatch: pytest.MonkeyPa
     assert isinstance(build_searcher("mine", {}, tiny(), 0), Mine)
 
 
-def keeps_its_budget(name: str, count: int) -> None:
+def keeps_its_budget(name: str, count: int, **settings: object) -> None:
     problem = tiny()
-    trials = search(name, count, problem)
+    trials = search(name, count, problem, **settings)
     assert len(trials) == count or name in LISTS
     assert all(problem.limits.fits(problem.cost(trial.policy)) for trial in trials)
 
@@ -123,10 +142,42 @@ def test_no_trial_breaks_its_budget(name: str) -> None:
     keeps_its_budget(name, 24 if name in SLOW else 60)
 
 
+# A Gaussian process of a thousand trials takes hours; what it proposes is lowered by the lines that lower `tpe`'s.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*AGENTS, "gp")])
 def test_no_trial_of_a_thousand_breaks_its_budget(name: str) -> None:
-    keeps_its_budget(name, 100 if name in SLOW else 1000)
+    keeps_its_budget(name, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ddpg", {"warm_up": 500}),
+        ("td3", {"warm_up": 500}),
+        ("recurrent_ppo", {}),
+        ("ppo", {"prior": "none"}),
+        ("ppo", {"imagined": 16}),
+    ],
+)
+def test_no_trial_of_an_agents_thousand_breaks_its_budget(
+    name: str, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents that are never trained: what they have learned can break no budget either, and takes long."""
+    for algorithm in (DDPG, TD3, MaskablePPO, RecurrentPPO):
+        monkeypatch.setattr(algorithm, "train", lambda self, *arguments, **named: None)
+    keeps_its_budget(name, 1000, **settings)
+
+
+@pytest.mark.parametrize(("front", "count"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize("name", ["nsga2", "nsga3"])
+def test_a_front_is_evolved_where_it_is_asked_for(name: str, front: bool, count: int) -> None:
+    problem = tiny()
+    searcher = build_searcher(name, {"front": front}, problem, 0)
+    policy = problem.space.policy(problem.cheapest)
+    values = searcher.values(Trial(0, policy, {}, 0.5))
+    assert values == [0.5, -problem.limits.ratio(problem.cost(policy))][:count]
+    keeps_its_budget(name, 45, front=front)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,8 +11,7 @@ from automc.analysis.runs import Study, Task
 from automc.analysis.stats import Interval, PairTest, compare_pairs, interquartile_interval
 from automc.environment.measures import Floats
 from automc.search.pareto import hypervolume
-
-AGENTS = ("ddpg", "ppo", "recurrent_ppo", "td3")  # they learn; the others are the baselines that they must beat
+from automc.search.searchers import is_agent
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +100,13 @@ def verdict(ranking: Ranking) -> str:
 def _lost_agents(ranking: Ranking) -> str:
     """A sentence for every learned agent that a baseline beats."""
     best = ranking.standings[0]
-    if best.searcher in AGENTS:
+    if is_agent(best.searcher):
         return ""
     return " ".join(
         f"The learned agent {standing.searcher} does not win: it takes place {place} of {len(ranking.standings)}, "
         f"{best.reward.estimate - standing.reward.estimate:.4f} below {best.searcher}."
         for place, standing in enumerate(ranking.standings, start=1)
-        if standing.searcher in AGENTS and standing.reward.estimate < best.reward.estimate
+        if is_agent(standing.searcher) and standing.reward.estimate < best.reward.estimate
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -98,9 +99,15 @@ def _metrics() -> list[str]:
 
 
 def _searchers() -> list[str]:
-    from automc.search.searchers import searcher_names, searcher_title
+    from automc.search.searchers import searcher_names, searcher_settings, searcher_title
 
-    return [f"{name:24s} {searcher_title(name)}" for name in searcher_names()]
+    lines = []
+    for name in searcher_names():
+        lines.append(f"{name:24s} {searcher_title(name)}")
+        for setting, field in searcher_settings(name).model_fields.items():
+            default = f"{setting}: {json.dumps(field.default)}"  # as an experiment's file would have it
+            lines.append(f"  {default:22s} {field.description or ''}".rstrip())
+    return lines
 
 
 def _targets() -> list[str]:

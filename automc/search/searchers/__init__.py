@@ -9,10 +9,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from automc.errors import NameNotFound
 from automc.files import first_line, suggest
 from automc.reading import make_spec
+from automc.search.searchers.settings import (
+    AnnealingSettings,
+    DynamicSettings,
+    EvolutionSettings,
+    FrontSettings,
+    GreedySettings,
+    OffPolicySettings,
+    PopulationSettings,
+    PPOSettings,
+    RecurrentPPOSettings,
+    Settings,
+    StartupSettings,
+    TPESettings,
+)
 
 if TYPE_CHECKING:
     from automc.environment.problem import Problem
-    from automc.search.searchers.base import Searcher, Settings
+    from automc.search.searchers.base import Searcher
 
 
 class _BuiltIn(NamedTuple):
@@ -21,25 +35,43 @@ class _BuiltIn(NamedTuple):
     module: str
     name: str
     title: str
+    settings: type[Settings] = Settings
+    learns: bool = False  # whether it is an agent, which the others are baselines for
 
 
 _BUILT_IN = {
-    "annealing": _BuiltIn("annealing", "Annealing", "simulated annealing from the best of a few random policies"),
-    "cmaes": _BuiltIn("optuna_samplers", "CMAES", "covariance matrix adaptation (Optuna)"),
-    "ddpg": _BuiltIn("off_policy", "DDPGAgent", "a learned agent: AMC's deterministic policy gradient"),
+    "annealing": _BuiltIn(
+        "annealing", "Annealing", "simulated annealing from the best of a few random policies", AnnealingSettings
+    ),
+    "cmaes": _BuiltIn("optuna_samplers", "CMAES", "covariance matrix adaptation (Optuna)", PopulationSettings),
+    "ddpg": _BuiltIn(
+        "off_policy", "DDPGAgent", "a learned agent: AMC's deterministic policy gradient", OffPolicySettings, True
+    ),
     "deep": _BuiltIn("depth", "Deep", "a heuristic of AMC: the last layers are compressed most"),
-    "dynamic": _BuiltIn("dynamic", "Dynamic", "exact allocation on measured sensitivities, corrected by its trials"),
-    "evolution": _BuiltIn("evolution", "Evolution", "regularised evolution: the oldest policy dies"),
-    "gp": _BuiltIn("optuna_samplers", "GP", "Bayesian optimisation by a Gaussian process (Optuna)"),
-    "greedy": _BuiltIn("greedy", "Greedy", "step by step what loses least for what it saves"),
-    "nsga2": _BuiltIn("optuna_samplers", "NSGA2", "evolution of policies by NSGA-II (Optuna)"),
-    "nsga3": _BuiltIn("optuna_samplers", "NSGA3", "evolution of policies by NSGA-III (Optuna)"),
-    "ppo": _BuiltIn("ppo", "PPOAgent", "a learned agent: proximal policy optimisation with masked actions"),
-    "recurrent_ppo": _BuiltIn("recurrent_ppo", "RecurrentPPOAgent", "a learned agent: MnasNet's recurrent controller"),
+    "dynamic": _BuiltIn(
+        "dynamic", "Dynamic", "exact allocation on measured sensitivities, corrected by its trials", DynamicSettings
+    ),
+    "evolution": _BuiltIn("evolution", "Evolution", "regularised evolution: the oldest policy dies", EvolutionSettings),
+    "gp": _BuiltIn("optuna_samplers", "GP", "Bayesian optimisation by a Gaussian process (Optuna)", StartupSettings),
+    "greedy": _BuiltIn("greedy", "Greedy", "step by step what loses least for what it saves", GreedySettings),
+    "nsga2": _BuiltIn("optuna_samplers", "NSGA2", "evolution of policies by NSGA-II (Optuna)", FrontSettings),
+    "nsga3": _BuiltIn("optuna_samplers", "NSGA3", "evolution of policies by NSGA-III (Optuna)", FrontSettings),
+    "ppo": _BuiltIn(
+        "ppo", "PPOAgent", "a learned agent: proximal policy optimisation with masked actions", PPOSettings, True
+    ),
+    "recurrent_ppo": _BuiltIn(
+        "recurrent_ppo",
+        "RecurrentPPOAgent",
+        "a learned agent: MnasNet's recurrent controller",
+        RecurrentPPOSettings,
+        True,
+    ),
     "random": _BuiltIn("random", "Random", "each decision drawn with equal chances from what the budget allows"),
     "shallow": _BuiltIn("depth", "Shallow", "a heuristic of AMC: the first layers are compressed most"),
-    "td3": _BuiltIn("off_policy", "TD3Agent", "a learned agent: twin delayed deterministic policy gradient"),
-    "tpe": _BuiltIn("optuna_samplers", "TPE", "a tree-structured Parzen estimator (Optuna)"),
+    "td3": _BuiltIn(
+        "off_policy", "TD3Agent", "a learned agent: twin delayed deterministic policy gradient", OffPolicySettings, True
+    ),
+    "tpe": _BuiltIn("optuna_samplers", "TPE", "a tree-structured Parzen estimator (Optuna)", TPESettings),
     "uniform": _BuiltIn("uniform", "Uniform", "every uniform policy that keeps the budget, the least compressed first"),
 }
 _REGISTERED: dict[str, type[Searcher]] = {}
@@ -68,7 +100,25 @@ def searcher_class(name: str) -> type[Searcher]:
 
 def searcher_title(name: str) -> str:
     """What the searcher called `name` does, in a line. Raises `NameNotFound`."""
-    return _BUILT_IN[name].title if name in _BUILT_IN.keys() - _REGISTERED.keys() else first_line(searcher_class(name))
+    known = _built_in(name)
+    return known.title if known else first_line(searcher_class(name))
+
+
+def searcher_settings(name: str) -> type[Settings]:
+    """What may be set of the searcher called `name`. Raises `NameNotFound`."""
+    known = _built_in(name)
+    return known.settings if known else searcher_class(name).settings_model
+
+
+def is_agent(name: str) -> bool:
+    """Whether the searcher called `name` learns; one that is not known here does not."""
+    known = _built_in(name)
+    return known.learns if known else name in _REGISTERED and _REGISTERED[name].learns
+
+
+def _built_in(name: str) -> _BuiltIn | None:
+    """The searcher of this package called `name`, unless a user's own has taken its name."""
+    return None if name in _REGISTERED else _BUILT_IN.get(name)
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> Settings:
@@ -76,7 +126,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> Settings:
 
     Raises `ConfigError` with all faults at once: the setting, what is allowed, the nearest name.
     """
-    return make_spec(searcher_class(name).settings_model, settings, f"searcher {name}")
+    return make_spec(searcher_settings(name), settings, f"searcher {name}")
 
 
 def build_searcher(name: str, settings: Mapping[str, Any], problem: Problem, seed: int) -> Searcher:

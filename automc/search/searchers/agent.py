@@ -19,19 +19,9 @@ from automc.errors import ConfigError, CorruptFile
 from automc.files import canonical_json, sha256_of, write_atomic
 from automc.search.episodes import AGENT_FEATURES, Actions, Episodes
 from automc.search.identity import library_versions
-from automc.search.searchers.base import Evaluate, Searcher, Settings
+from automc.search.searchers.base import Evaluate, Searcher
+from automc.search.searchers.saved import CARD, NETWORK, read_saved
 from automc.search.trials import Trial
-
-_CARD, _NETWORK = "agent.json", "agent.safetensors"
-
-
-class AgentSettings(Settings):
-    """`agent`: the folder of a study whose agent goes on learning here, on whatever network; empty for a fresh one."""
-
-    agent: str = ""
-
-    def hashes(self) -> dict[str, str]:
-        return {"agent": sha256_of(_saved(Path(self.agent))[1])} if self.agent else {}
 
 
 class Agent(Searcher):
@@ -45,6 +35,7 @@ class Agent(Searcher):
     """
 
     name: ClassVar[str]
+    learns = True
     actions: ClassVar[Actions] = "spread"
     learner: BaseAlgorithm | None = None
 
@@ -127,8 +118,8 @@ class Agent(Searcher):
             "features": list(AGENT_FEATURES),
             "sha256": sha256_of(content),
         }
-        write_atomic(folder / _NETWORK, content)
-        write_atomic(folder / _CARD, canonical_json(card) + "\n")
+        write_atomic(folder / NETWORK, content)
+        write_atomic(folder / CARD, canonical_json(card) + "\n")
 
 
 class _Told(Evaluate):
@@ -154,27 +145,19 @@ def load_network(folder: Path, name: str) -> dict[str, Tensor]:
     """
     from safetensors.torch import load
 
-    text, content = _saved(folder)
+    text, content = read_saved(folder)
     try:
         card = json.loads(text)
         kind, features, digest = card["searcher"], card["features"], card["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptFile(f"{folder / _CARD}: not the card of an agent: {error}") from error
+        raise CorruptFile(f"{folder / CARD}: not the card of an agent: {error}") from error
     if kind != name:
         raise ConfigError(f"agent: {folder} holds an agent of '{kind}', which '{name}' cannot take over")
     if features != list(AGENT_FEATURES):
         raise ConfigError(f"agent: the agent in {folder} was trained to see other features than those of this version")
     if sha256_of(content) != digest:
-        raise CorruptFile(f"{folder / _NETWORK}: its SHA-256 is not the one of {_CARD}")
+        raise CorruptFile(f"{folder / NETWORK}: its SHA-256 is not the one of {CARD}")
     network: dict[str, Tensor] = load(content)
     if not all(bool(torch.isfinite(value).all()) for value in network.values()):
-        raise CorruptFile(f"{folder / _NETWORK}: holds numbers that are not finite")
+        raise CorruptFile(f"{folder / NETWORK}: holds numbers that are not finite")
     return network
-
-
-def _saved(folder: Path) -> tuple[str, bytes]:
-    """Card and network as they stand in `folder`."""
-    try:
-        return (folder / _CARD).read_text(), (folder / _NETWORK).read_bytes()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"agent: {folder} holds no saved agent ({_CARD} and {_NETWORK}): {error}") from error

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import Field
 
-from automc.search.searchers.base import Evaluate, Searcher, Settings
+from automc.search.searchers.base import Evaluate, Searcher
 from automc.search.searchers.moves import mutated
 from automc.search.searchers.random import random_policy
-
-
-class AnnealingSettings(Settings):
-    """`startup_trials`: random policies, the best of which is the start. `heat`: the first temperature, in standard
-    deviations of their rewards. `cooling`: what share of it is left after each `cycle` of trials. `changes`: decisions
-    that a step draws anew, before the budget is kept.
-    """
-
-    startup_trials: Annotated[int, Field(ge=2)] = 10
-    heat: Annotated[float, Field(gt=0)] = 0.1
-    cooling: Annotated[float, Field(gt=0, le=1)] = 0.05
-    cycle: Annotated[int, Field(ge=2)] = 200
-    changes: Annotated[int, Field(ge=1)] = 3
+from automc.search.searchers.settings import AnnealingSettings
 
 
 class Annealing(Searcher):

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from automc.compression.policy import Policy
 from automc.environment.problem import Problem
+from automc.search.searchers.settings import Settings
 from automc.search.trials import Trial
 
 
@@ -28,16 +27,6 @@ class Evaluate:
         return map(self, policies)
 
 
-class Settings(BaseModel):
-    """What a user may set of a searcher; each searcher that has settings extends it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def hashes(self) -> dict[str, str]:
-        """The SHA-256 of every file that these settings name, by setting: with others it is another study."""
-        return {}
-
-
 class Searcher:
     """A method of search for one problem.
 
@@ -46,6 +35,7 @@ class Searcher:
     """
 
     settings_model: ClassVar[type[Settings]] = Settings
+    learns: ClassVar[bool] = False  # whether it is an agent, which the others are baselines for
 
     def __init__(self, problem: Problem, settings: Any, seed: int) -> None:
         self.problem = problem

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import Field
 
 from automc.environment.problem import Floats
 from automc.environment.sensitivity import single_losses
 from automc.environment.space import Choices
 from automc.search.allocation import allocate
-from automc.search.searchers.base import Evaluate, Searcher, Settings
+from automc.search.searchers.base import Evaluate, Searcher
 from automc.search.searchers.moves import mutated
+from automc.search.searchers.settings import DynamicSettings
 
 _ATTEMPTS = 4  # draws for one trial, each wider than the one before, until one is new
 _CHANGES = 2  # of the best so far, where the allocation proposes nothing new
 _LEAST_FACTOR = 0.05
-
-
-class DynamicSettings(Settings):
-    """`images`: on how many the sensitivities are measured. `spread`: how wrong each may be, as the standard deviation
-    of its factor. `noise`: standard deviation of what the factors leave unexplained, as a share of the logit error.
-    `exploration`: how much of what is not yet known of the factors a trial draws.
-    """
-
-    images: Annotated[int, Field(ge=1)] = 256
-    spread: Annotated[float, Field(gt=0)] = 0.4
-    noise: Annotated[float, Field(gt=0)] = 0.1
-    exploration: Annotated[float, Field(ge=0)] = 0.1
 
 
 class Dynamic(Searcher):

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
-from automc.search.searchers.base import Evaluate, Searcher, Settings
+from automc.search.searchers.base import Evaluate, Searcher
 from automc.search.searchers.moves import mutated
 from automc.search.searchers.random import random_policy
-
-
-class EvolutionSettings(Settings):
-    """`population`: policies alive. `sample`: how many of them compete to be the parent. `changes`: decisions that
-    differ in a child, before the budget is kept.
-    """
-
-    population: Annotated[int, Field(ge=2)] = 25
-    sample: Annotated[int, Field(ge=1)] = 8
-    changes: Annotated[int, Field(ge=1)] = 3
+from automc.search.searchers.settings import EvolutionSettings
 
 
 class Evolution(Searcher):

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from automc.environment.problem import Floats, Problem
 from automc.environment.space import Choices, replaced
-from automc.search.searchers.base import Evaluate, Searcher, Settings
+from automc.search.searchers.base import Evaluate, Searcher
+from automc.search.searchers.settings import GreedySettings
 from automc.search.searchers.uniform import uniform_choices
-
-
-class GreedySettings(Settings):
-    """`uniform_trials`: how many uniform policies are tried to find the one that sensitivities are measured at.
-    `growth`: how many times more than the step before it each further step down loses; 4 is what a bit less does to
-    the variance of rounding. `spread`: standard deviation of the perturbed logarithms of the sensitivities.
-    """
-
-    uniform_trials: Annotated[int, Field(ge=1)] = 6
-    growth: Annotated[float, Field(gt=0)] = 4.0
-    spread: Annotated[float, Field(ge=0)] = 0.5
 
 
 @dataclass(frozen=True)

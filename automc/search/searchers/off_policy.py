@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 from stable_baselines3 import DDPG, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 
 from automc.search.episodes import Episodes
-from automc.search.searchers.agent import Agent, AgentSettings
+from automc.search.searchers.agent import Agent
+from automc.search.searchers.settings import OffPolicySettings
 
 _REMEMBERED = 2000  # episodes
-
-
-class OffPolicySettings(AgentSettings):
-    """`warm_up`: policies drawn at random before the first update. `noise`: standard deviation of what is added to an
-    action while exploring, of a range of 2.
-    """
-
-    warm_up: Annotated[int, Field(ge=1)] = 25
-    noise: Annotated[float, Field(ge=0)] = 0.3
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
 
 
 class _OffPolicy(Agent):

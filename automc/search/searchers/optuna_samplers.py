@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
-from pydantic import Field
 
-from automc.search.searchers.base import Evaluate, Searcher, Settings
+from automc.search.searchers.base import Evaluate, Searcher
 from automc.search.searchers.moves import within_budget
+from automc.search.searchers.settings import FrontSettings, PopulationSettings, StartupSettings, TPESettings
 from automc.search.trials import Trial
 
 
@@ -22,8 +21,6 @@ class _Sampled(Searcher):
 
     The sampler is told the policy that was evaluated, not the one that it proposed, so that it learns what is true.
     """
-
-    objectives = 1
 
     def sampler(self) -> BaseSampler:
         """The method, seeded."""
@@ -36,6 +33,11 @@ class _Sampled(Searcher):
     def values(self, trial: Trial) -> list[float]:
         """What the sampler is told of a trial; all are maximised."""
         return [trial.reward]
+
+    @property
+    def objectives(self) -> int:
+        """How many values a trial has."""
+        return 1
 
     def run(self, evaluate: Evaluate) -> None:
         space = self.problem.space
@@ -72,23 +74,11 @@ class _Sampled(Searcher):
                 told += 1
 
 
-class StartupSettings(Settings):
-    """`startup_trials`: random policies before the first estimate."""
-
-    startup_trials: Annotated[int, Field(ge=1)] = 20
-
-
 class _Estimating(_Sampled):
     """Begins with random policies, then asks for one after the other."""
 
     def batch(self, told: int) -> int:
         return self.settings.startup_trials if told == 0 else 1
-
-
-class TPESettings(StartupSettings):
-    """`candidates`: draws that each estimate ranks."""
-
-    candidates: Annotated[int, Field(ge=1)] = 24
 
 
 class TPE(_Estimating):
@@ -113,12 +103,6 @@ class GP(_Estimating):
         return GPSampler(n_startup_trials=self.settings.startup_trials, deterministic_objective=True, seed=self.seed)
 
 
-class PopulationSettings(Settings):
-    """`population`: policies in a generation."""
-
-    population: Annotated[int, Field(ge=4)] = 20
-
-
 class _Evolving(_Sampled):
     """Asks for a generation at a time."""
 
@@ -137,12 +121,20 @@ class CMAES(_Evolving):
 
 
 class _Front(_Evolving):
-    """Evolves the front of reward against the share of the limits that is used."""
+    """Evolves the reward, or its front against the share of the limits that is used.
 
-    objectives = 2
+    A front keeps cheap policies alive, which a search for the one best policy has no use for.
+    """
+
+    settings_model = FrontSettings
 
     def values(self, trial: Trial) -> list[float]:
-        return [trial.reward, -self.problem.limits.ratio(self.problem.cost(trial.policy))]
+        unused = -self.problem.limits.ratio(self.problem.cost(trial.policy))
+        return [trial.reward, unused] if self.settings.front else [trial.reward]
+
+    @property
+    def objectives(self) -> int:
+        return 2 if self.settings.front else 1
 
 
 class NSGA2(_Front):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -21,40 +20,12 @@ from automc.errors import ConfigError
 from automc.search.allocation import allocate
 from automc.search.episodes import Episodes
 from automc.search.imagination import Imagination
-from automc.search.searchers.agent import Agent, AgentSettings
+from automc.search.searchers.agent import Agent
 from automc.search.searchers.base import Evaluate
 from automc.search.searchers.random import random_policy
+from automc.search.searchers.settings import PPOSettings
 
 _HIDDEN = 64
-
-
-class PPOSettings(AgentSettings):
-    """`prior`: `sensitivity` begins with the allocation that follows from what each choice loses alone, and lets a
-    predictor choose what is tried; with `none` the agent only sees these losses, and tries what it decides.
-
-    With a prior, `imagined` episodes are in an update, and after it the `trials` most promising policies are tried. A
-    policy is judged by what is expected of it, and up to `optimism` standard deviations of what is not known in its
-    favour: none for the first of these trials, all for the last. Without a prior, an update has `episodes`, each
-    of them a trial.
-
-    `least_budget`: where it is below 1, an agent for every budget between this share of the limits and the whole; the
-    policies that it tries are spread over all of them, so that the trials make a front.
-
-    `confidence`: how strongly the fresh agent prefers the best policy so far, in logits for each choice away from it.
-    `entropy`: the bonus for staying undecided.
-    """
-
-    prior: Literal["sensitivity", "none"] = "sensitivity"
-    imagined: Annotated[int, Field(ge=2)] = 64
-    trials: Annotated[int, Field(ge=1)] = 4
-    optimism: Annotated[float, Field(ge=0)] = 2.0
-    episodes: Annotated[int, Field(ge=2)] = 8
-    least_budget: Annotated[float, Field(gt=0, le=1)] = 1.0
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    epochs: Annotated[int, Field(ge=1)] = 2
-    clip_range: Annotated[float, Field(gt=0)] = 0.2
-    entropy: Annotated[float, Field(ge=0)] = 0.0
-    confidence: Annotated[float, Field(ge=0)] = 3.0
 
 
 class PPOAgent(Agent):

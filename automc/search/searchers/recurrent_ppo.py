@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from automc.search.episodes import Episodes
-from automc.search.searchers.agent import Agent, AgentSettings
-
-
-class RecurrentPPOSettings(AgentSettings):
-    """`episodes`: policies between two updates. `entropy`: the bonus for staying undecided."""
-
-    episodes: Annotated[int, Field(ge=2)] = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    entropy: Annotated[float, Field(ge=0)] = 0.0
+from automc.search.searchers.agent import Agent
+from automc.search.searchers.settings import RecurrentPPOSettings
 
 
 class RecurrentPPOAgent(Agent):
