@@ -176,6 +176,9 @@ class EnvironmentSpec(_Model):
     `measure_every`: about one in so many policies is also compiled and timed on this machine, and its trial says what
     that took beside what the table predicted; so is every candidate for the winner when the search has ended. Rewards
     and the choice go by the table. 0 times none.
+    `grow` gives channel groups, by name, more channels than the network has, by splitting trained ones in a way that
+    changes no result, so that a search may keep more than there were. Ratios are then of the grown groups, limits and
+    comparisons of the network as it was.
     """
 
     description: str
@@ -187,6 +190,7 @@ class EnvironmentSpec(_Model):
     search_space: str = "joint"
     fidelity: Fidelity = "sequential"
     removal: Removal = "second_order"
+    grow: dict[str, Annotated[int, Field(ge=1)]] = {}
     measure_every: Annotated[int, Field(ge=0)] = 0
     goal: GoalSpec = GoalSpec()
     training: TrainingSpec = TrainingSpec()

@@ -107,6 +107,7 @@ def tiny_problem(
     return Problem(
         name="tiny",
         spec=EnvironmentSpec(description="for tests", network="tiny", data=data, goal=goal or GoalSpec()),
+        given=network,
         network=network,
         module=nn.Identity(),
         dataset=Dataset("random", ("x", "y", "z"), network.mean, network.std, some(), some()),

@@ -48,7 +48,7 @@ def apply_command(name: str, policy: str, overrides: tuple[str, ...], weights: P
         f"({reading.show(metrics.quality + metrics.quality_loss)} dense in float32)")  # fmt: skip
     say(f"latency    {metrics.latency_ms:.4f} ms (predicted; dense at 8 bits {problem.dense_cost.latency_ms:.4f} ms)")
     say(f"weights    {metrics.size_bytes} bytes (dense at 8 bits {problem.dense_cost.size_bytes})")
-    say(f"MACs       {metrics.macs} ({metrics.macs / problem.network.macs:.1%} of the dense network's)")
+    say(f"MACs       {metrics.macs} ({metrics.macs / problem.dense_cost.macs:.1%} of the dense network's)")
     say(f"written to {folder}; build its library with: automc compile {folder}")
 
 

@@ -244,13 +244,12 @@ def doctor_command(name: str, overrides: tuple[str, ...], weights: Path | None) 
 
 def _energy(problem: Problem) -> list[str]:
     """What causes the dense network's energy, according to the device's model."""
-    from automc.compression.policy import Policy
     from automc.cost.model import CostModel
 
     pricing = problem.pricing
     if not isinstance(pricing, CostModel) or pricing.table.energy is None:
         return ["Energy: nothing is known of this device's"]
-    return [f"Energy by a model, dense at 8 bits: {pricing.energy(Policy())}; {pricing.table.energy.source}"]
+    return [f"Energy by a model, dense at 8 bits: {pricing.energy(problem.dense)}; {pricing.table.energy.source}"]
 
 
 def _outlook(problem: Problem) -> list[str]:

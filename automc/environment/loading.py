@@ -27,11 +27,12 @@ from automc.cost.table import LatencyTable
 from automc.environment.problem import Problem
 from automc.environment.quality import find_metric
 from automc.environment.space import SearchSpace
-from automc.errors import ConfigError, DataError, WeightsError
+from automc.errors import ConfigError, DataError, InputError, WeightsError
 from automc.files import canonical_json, sha256_of
 from automc.network.datasets import Dataset, Splits, load_dataset, split
 from automc.network.folders import image_folder
 from automc.network.graph import Network
+from automc.network.net2net import widen
 from automc.network.tasks import pose
 from automc.network.trace import trace
 from automc.network.zoo import build_network, load_weights
@@ -115,8 +116,9 @@ def build_problem(
     splits = _splits(spec, dataset)
     _check_metric(spec, splits)
     _, height, width, channels = dataset.train.pixels.shape
-    network = trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network)
-    _check_answers(network, dataset)
+    given = trace(module, (channels, height, width), dataset.mean, dataset.std, spec.network)
+    _check_answers(given, dataset)
+    network = _grown(given, spec)
     prepare = cache(lambda: Preparation(network, calibration_pixels(spec, splits), removal=spec.removal))
     # Which channels of a split group remain depends on the order in which pruning removes them.
     order = prepare().removal_order if _splits_a_group(network) else None
@@ -138,6 +140,7 @@ def build_problem(
     problem = Problem(
         name=name,
         spec=spec,
+        given=given,
         network=network,
         module=module,
         dataset=dataset,
@@ -146,7 +149,7 @@ def build_problem(
         pricing=pricing,
         target=target.name,
         identity={
-            "environment": _hash(spec.model_dump(mode="json", exclude=_NOT_IDENTITY)),
+            "environment": _hash(spec.model_dump(mode="json", exclude=_not_identity(spec))),
             "search_space": _hash(space.model_dump(mode="json", exclude={"description"})),
             "table": _hash([table.sha256, table.header.overhead_ms, table.energy and asdict(table.energy)]),
             "weights": _weights_hash(module),
@@ -182,6 +185,16 @@ def _splits_a_group(network: Network) -> bool:
             if group.prunable and 0 < held < group.slots:
                 return True
     return False
+
+
+def _grown(network: Network, spec: EnvironmentSpec) -> Network:
+    """The network with as many channels in its groups as the environment gives them."""
+    try:
+        for group, slots in spec.grow.items():
+            network = widen(network, group, slots)
+    except InputError as error:
+        raise ConfigError(f"grow: {error}") from None
+    return network
 
 
 def _own_weights(spec: EnvironmentSpec, file: Path) -> Path:
@@ -232,6 +245,10 @@ def _check_answers(network: Network, dataset: Dataset) -> None:
     elif shape[0] != len(dataset.classes):
         classes = len(dataset.classes)
         raise DataError(f"{network.name} answers {shape[0]} logits, but {dataset.name} has {classes} classes")
+
+
+def _not_identity(spec: EnvironmentSpec) -> set[str]:
+    return _NOT_IDENTITY if spec.grow else _NOT_IDENTITY | {"grow"}  # which came later than the first logs
 
 
 def _sizes(space: SearchSpaceSpec) -> dict[str, str]:

@@ -45,13 +45,15 @@ class Pricing(Protocol):
 class Problem:
     """What is compressed, on which images, for which device, what may be chosen and what counts as good.
 
-    `module` is the dense network that `network` was traced from; `target` is the instruction set that the prices are
-    for; `identity` holds the SHA-256 of everything that the answer to a policy depends on; `prepare` calibrates, at its
-    first call, what makes Programs of policies.
+    `module` is the dense network that `given` was traced from; `network` is the one that is searched: `given`, or a
+    wider one that answers the same where the environment lets groups grow. `target` is the instruction set that the
+    prices are for; `identity` holds the SHA-256 of everything that the answer to a policy depends on; `prepare`
+    calibrates, at its first call, what makes Programs of policies.
     """
 
     name: str
     spec: EnvironmentSpec
+    given: Network
     network: Network
     module: nn.Module
     dataset: Dataset
@@ -72,9 +74,16 @@ class Problem:
         return find_metric(self.spec.metric)
 
     @cached_property
+    def dense(self) -> Policy:
+        """The given network in 8 bits: of groups that grew, as many channels as there were."""
+        slots = {group.name: group.slots for group in self.network.groups if group.prunable}
+        given = {group.name: group.slots for group in self.given.groups}
+        return Policy(keep_ratio={name: given[name] / slots[name] for name in slots if given[name] < slots[name]})
+
+    @cached_property
     def dense_cost(self) -> Cost:
-        """What the whole network costs in 8 bits."""
-        return self.cost(Policy())
+        """What the given network costs in 8 bits."""
+        return self.cost(self.dense)
 
     @cached_property
     def limits(self) -> Limits:

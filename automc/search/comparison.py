@@ -33,7 +33,7 @@ class Contestant:
 
 def dense_row(evaluator: Evaluator) -> Row:
     """The network as it was given, in float32; it has no integer library."""
-    network, splits = evaluator.problem.network, evaluator.problem.splits
+    network, splits = evaluator.problem.given, evaluator.problem.splits
     measure = evaluator.problem.metric.measure
     test, search = (measure(evaluator.dense_answers(images)) for images in (splits.test, splits.search))
     return Row(
@@ -112,9 +112,9 @@ def layer_rows(problem: Problem, final: Contestant, artifact: Artifact) -> tuple
     A layer that became several convolutions is named by the last of them, and counts what all of them take.
     """
     choices = {choice["tensor"]: choice for choice in artifact.manifest["operations"]}
-    latencies, dense_latencies = (_layer_latencies(problem, policy) for policy in (final.policy, Policy()))
+    latencies, dense_latencies = (_layer_latencies(problem, policy) for policy in (final.policy, problem.dense))
     owner = problem.network.fused_sums
-    layers = {layer.name: layer for layer in problem.network.convs}
+    layers = {layer.name: layer for layer in problem.given.convs}
     rows = []
     macs = size_bytes = 0
     for operation in final.program.operations:

@@ -174,7 +174,7 @@ def _result(
 def _contestants(evaluator: Evaluator, winner: Winner, place: Path, report: Report) -> list[Contestant]:
     """The networks with a library, in the order of the result's rows: the last is what is delivered."""
     problem, policy = evaluator.problem, winner.candidate.trial.policy
-    dense = Policy()
+    dense = problem.dense
     contestants = [Contestant("dense_int8", "dense int8", dense, evaluator.program(dense))]
     if (uniform := _best_uniform(problem, winner.candidates)) is not None:
         label = "uniform at the same budget"
