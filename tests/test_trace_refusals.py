@@ -123,8 +123,8 @@ def test_every_unsupported_operation_is_named_at_once() -> None:
     [
         (Attention, "attention (MultiheadAttention): it multiplies two tensors"),
         (TwoImages, "TwoImages takes further inputs beside the image: y"),
-        (Assigning, "cannot be traced: 'Proxy' object does not support item assignment"),
-        (Noisy, "forward (rand_like): not supported"),
+        (Assigning, "Join the parts over channels by torch.cat"),
+        (Noisy, "forward (rand_like): it draws random numbers"),
         (Sequence, "conv (Conv1d): it is not for images"),
     ],
 )
@@ -139,9 +139,15 @@ def test_further_arguments_keep_their_default_values() -> None:
 
 def test_control_flow_is_explained_with_its_place() -> None:
     message = message_of(Branching())
-    assert "Branching cannot be traced" in message
+    assert "Branching cannot be traced: forward (Branching), " in message
     assert "test_trace_refusals.py:" in message
     assert "no if, loop" in message
+
+
+def test_what_cannot_be_recorded_is_named_with_its_layer() -> None:
+    message = message_of(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(Assigning())))
+    assert "cannot be traced: 1.0 (Assigning), " in message
+    assert "'Proxy' object does not support item assignment" in message
 
 
 def through(self: nn.Module, x: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from automc.errors import NameNotFound, WeightsError
 from automc.network import zoo
+from automc.network.forward import forward
 from automc.network.zoo import build_network, load_weights, network_names, register_network
-from tests.networks import TinyPlain
+from tests.networks import TinyPlain, randomise, traced
 
 State = dict[str, Tensor]
 
@@ -101,3 +102,26 @@ def test_networks_have_the_papers_sizes(name: str, parameters: int) -> None:
     entry = zoo.zoo()[name]
     network = build_network(name, entry.classes, entry.shape[0])
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+# A second; smaller networks of the same families are traced always.
+_LARGE = {"vgg16_bn", "densenet40_k12", "mobilenetv1_100", "mobilenetv2_100", "shufflenetv2_100", "shufflenetv1_g3"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in _LARGE else ()) for name in zoo.zoo()]
+)
+def test_every_network_of_the_zoo_is_traced_and_answers_alike(name: str) -> None:
+    entry = zoo.zoo()[name]
+    channels, *size = entry.shape
+    shape = (channels, *(size if name == "ds_cnn" else (min(length, 32) for length in size)))
+    with torch.random.fork_rng(devices=[]):
+        module = build_network(name, entry.classes, channels)
+    randomise(module, 0)
+    network = traced(module.eval(), shape)
+    images = torch.randn((2, *shape), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = module(images).flatten(1)
+        found = forward(network.layers, images)[network.output.name].flatten(1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    assert sum(group.prunable for group in network.groups) > 0

@@ -6,6 +6,7 @@ import copy
 import inspect
 import traceback
 from collections import Counter
+from types import FrameType
 from typing import Any
 
 import torch
@@ -19,6 +20,17 @@ from automc.network.graph import Conv, Network, Shape
 from automc.network.lowering import lower
 
 _TOLERANCE = 1e-4  # of the largest result: float32 sums in another order differ by less than 1e-6
+# What to do about what torch says of values that are not known while operations are recorded.
+_ADVICE = {
+    "item assignment": (
+        "Nothing can be written into a part of a tensor. Join the parts over channels by torch.cat, or multiply by a "
+        "constant that is 0 where values are to vanish."
+    ),
+    "": (
+        "Its forward pass must be the same sequence of operations for every image: no if, loop or Python number that "
+        "depends on a tensor's values. Choose by settings of the module instead."
+    ),
+}
 _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # *args, **kwargs
 
 
@@ -64,20 +76,24 @@ def _record(module: nn.Module, name: str) -> fx.Graph:
     try:
         return fx.Tracer().trace(module, settings)
     except Exception as error:  # whatever the module's own code raises on values that are not known yet
-        raise UnsupportedLayer(
-            f"{name} cannot be traced: {error} ({_where(error)})\n"
-            "Its forward pass must be the same sequence of operations for every image: no if, loop or Python number "
-            "that depends on a tensor's values. Choose by settings of the module instead."
-        ) from error
+        advice = next((advice for words, advice in _ADVICE.items() if words in str(error)), _ADVICE[""])
+        raise UnsupportedLayer(f"{name} cannot be traced: {_where(error, module)}: {error}\n{advice}") from error
 
 
-def _where(error: Exception) -> str:
-    """The last line of the user's own code in an error's traceback."""
+def _where(error: Exception, module: nn.Module) -> str:
+    """The last line of the user's own code in an error's traceback, and the layer that it is part of, with its type."""
     torch_folder = inspect.getfile(torch).removesuffix("__init__.py")
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(torch_folder)
-    ]
-    return f"{frames[-1].filename}:{frames[-1].lineno}"
+    *_, (frame, line) = (
+        step for step in traceback.walk_tb(error.__traceback__) if not _file(step[0]).startswith(torch_folder)
+    )
+    names = {part: name for name, part in module.named_modules()}
+    layer = frame.f_locals.get("self")
+    title = f"{names[layer] or 'forward'} ({type(layer).__name__})" if layer in names else "forward"
+    return f"{title}, {_file(frame)}:{line}"
+
+
+def _file(frame: FrameType) -> str:
+    return frame.f_code.co_filename
 
 
 class _Recorder(fx.Interpreter):

@@ -33,6 +33,10 @@ _BY_KIND: dict[tuple[Any, ...], str] = {
     (
         nn.Conv1d, nn.Conv3d, nn.MaxPool1d, nn.AvgPool1d,
     ): "it is not for images; write it with two dimensions, of which one may have length 1",
+    (
+        torch.rand, torch.randn, torch.rand_like, torch.randn_like, torch.randint_like, torch.bernoulli,
+        torch.multinomial, "bernoulli", "bernoulli_", "random_", "uniform_", "normal_", "multinomial",
+    ): "it draws random numbers, and a network must answer alike each time; draw them only where self.training is true",
 }  # fmt: skip
 
 ADVICE: dict[Any, str] = {target: advice for targets, advice in _BY_KIND.items() for target in targets}
