@@ -143,6 +143,18 @@ def test_one_agent_serves_all_budgets():
         build_searcher("ppo", {"least_budget": 0.01}, problem, 0)
 
 
+@pytest.mark.parametrize("name", ["ddpg", "td3"])
+def test_a_critic_is_told_at_every_step_what_its_episode_ended_with(name: str, tmp_path: Path):
+    agent = build_searcher(name, QUICK[name], tiny(), 0)
+    Study(tmp_path, {}, agent, lambda policy: problems.formula_outcome(agent.problem, policy), 6).run()
+    memory = agent.learner.replay_buffer
+    memory.pos = 6 * agent.steps  # of the seventh, which was walked and never judged, nothing is learned
+    ends = memory.rewards[: memory.pos][agent.steps - 1 :: agent.steps, 0]
+    told = memory.sample(200)
+    assert (told.dones == 1).all()
+    assert set(told.rewards[:, 0].tolist()) == set(ends.tolist()) != {0.0}
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_numbers_that_are_not_finite_fail_their_trials_and_the_agent_goes_on_learning(name: str, tmp_path: Path):
     asked, networks = itertools.count(), []

@@ -17,7 +17,11 @@ _REMEMBERED = 2000  # episodes
 
 
 class _OffPolicy(Agent):
-    """An actor and its critics, which learn after each episode from the steps of all episodes before."""
+    """An actor and its critics, which learn after each episode from the steps of all episodes before.
+
+    What a critic learns of a step is the reward that its episode ended with: a guess of the next step's would have to
+    come back through all decisions, one update of the target network after the other, before the first saw any reward.
+    """
 
     settings_model = OffPolicySettings
     actions = "continuous"
@@ -34,6 +38,7 @@ class _OffPolicy(Agent):
             learning_starts=settings.warm_up * self.steps,
             batch_size=64,
             gamma=1.0,
+            n_steps=self.steps,
             train_freq=(1, "episode"),
             gradient_steps=self.steps,
             action_noise=NormalActionNoise(np.zeros(1), np.full(1, settings.noise)),
