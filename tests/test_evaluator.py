@@ -96,10 +96,9 @@ def test_a_program_larger_than_a_hard_limit_earns_less_than_nothing(problem, rew
     assert rewards[0] >= 0 > rewards[1] > -0.1
 
 
-def test_only_spaces_that_code_weights_say_how_they_are_sized(problem):
-    assert "sizes" not in problem.identity
-    for method in CODED:
-        assert "sizes" in small_problem(space=JOINT.model_copy(update={"methods": [method]})).identity
+def test_only_spaces_with_methods_say_how_these_compress(problem):
+    assert "methods" not in problem.identity
+    assert "methods" in small_problem(space=JOINT.model_copy(update={"methods": CODED})).identity
 
 
 def test_fewer_bits_lose_more(problem):

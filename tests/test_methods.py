@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from automc.choices import Codebook, Gated, LowRank, Sparse, Uniform
+from automc.compression import methods
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret
 from automc.compression.methods import encode
@@ -168,6 +169,23 @@ def test_removal_with_compensation_beats_the_smallest_magnitudes():
     difference = weight * (weight.abs() <= threshold)
     plain = float((difference @ gram * difference).sum() / (weight @ gram * weight).sum())
     assert error_of(Sparse(density=0.5)) < 0.5 * plain
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Sparse(density=0.5, weight_bits=2),
+        Sparse(density=0.25, pattern="1:4", weight_bits=3),
+        Sparse(density=0.5, entries=4),
+    ],
+    ids=str,
+)
+def test_few_levels_are_searched_also_where_most_weights_are_zero(choice, monkeypatch):
+    weight, gram = problem()
+    found, codes = error_of(choice), encode(weight, gram, (3, 3), choice).weights.codes
+    assert (codes != 0).mean() <= choice.density + 0.02
+    monkeypatch.setattr(methods, "_FEW", 0)
+    assert found < 0.95 * error_of(choice)
 
 
 def test_a_layer_keeps_at_least_one_weight():

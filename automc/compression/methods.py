@@ -60,7 +60,7 @@ def _sparse(weight: Tensor, gram: Tensor, kernel: Kernel, choice: Sparse) -> Cod
     else:
         importance = gram.diagonal(dim1=1, dim2=2)[:, None] * mask
         levels, scale = shared_levels(thinned, importance, choice.entries)
-    codes = round_compensated(weight, scale, gram, levels, mask)
+    codes, _ = _rounded(weight, scale, gram, levels, mask)
     levels = torch.unique(torch.cat([levels, levels.new_zeros(1)]))
     encoding: Encoding = "blocks" if choice.pattern == "blocks" else "sparse"
     return Coded(_integers(codes, refit_scale(weight, codes, gram), levels, kernel, choice, encoding))
@@ -87,13 +87,15 @@ _METHODS: dict[type[Any], Callable[..., Coded]] = {
 }
 
 
-def _rounded(weight: Tensor, scale: Tensor, gram: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes and the scale that suits them; few levels are worth more work."""
-    codes = round_compensated(weight, scale, gram, levels)
+def _rounded(
+    weight: Tensor, scale: Tensor, gram: Tensor, levels: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Codes, 0 where the `mask` is, and the scale that suits them; few levels are worth more work."""
+    codes = round_compensated(weight, scale, gram, levels, mask)
     if len(levels) > _FEW:
         return codes, scale
-    codes = round_compensated(weight, scale := refit_scale(weight, codes, gram), gram, levels)
-    codes = descend(weight, scale := refit_scale(weight, codes, gram), gram, levels, codes)
+    codes = round_compensated(weight, scale := refit_scale(weight, codes, gram), gram, levels, mask)
+    codes = descend(weight, scale := refit_scale(weight, codes, gram), gram, levels, codes, mask)
     return codes, refit_scale(weight, codes, gram)
 
 

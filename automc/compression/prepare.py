@@ -194,7 +194,8 @@ class Preparation:
         read, (cross, mean_target) = moments.inputs(), moments.targets()
         weight = repair(_restricted(layer, inputs, outputs), read.gram, cross)
         coded = encode(weight, read.gram, layer.kernel, plan.policy.choice(layer.name))
-        return self._gated(coded.with_means(read.mean.numpy(), mean_target.numpy()), layer, plan)
+        coded = coded.with_means(read.mean.numpy(), mean_target.numpy())
+        return self._gated(coded, layer, plan, delivered[source.name])
 
     @torch.inference_mode()
     def _for_dense_inputs(self, layer: Conv, inputs: Channels, outputs: Channels, choice: Choice) -> Coded:
@@ -222,14 +223,17 @@ class Preparation:
         coded = self._encoded.get(key, prepared)
         return coded if rows is outputs else coded.rows(outputs)
 
-    def _gated(self, coded: Coded, layer: Conv, plan: _Plan) -> Coded:
-        """With the gate that the policy chose for the layer, if it chose one."""
+    def _gated(self, coded: Coded, layer: Conv, plan: _Plan, delivered: Batches | None = None) -> Coded:
+        """With the gate that the policy may have chosen for it, fitted to what is delivered or to dense inputs."""
         choice = plan.policy.choice(layer.name)
         if not isinstance(choice, Gated):
             return coded
         inputs, outputs = plan.kept[layer.inputs[0]], plan.kept[layer.name]
-        gate = gate_of(self._responses[layer.name].of(inputs, outputs), choice.active(len(outputs)))
-        return dataclasses.replace(coded, gate=gate)
+        seen = self._responses[layer.name].of(inputs, outputs)
+        if delivered is not None:
+            scale = plan.lowering.tensors[layer.inputs[0]].scale
+            seen = Responses(torch.cat([batch.mean((2, 3)) for batch in delivered]).double() * scale, seen.magnitudes)
+        return dataclasses.replace(coded, gate=gate_of(seen, choice.active(len(outputs))))
 
 
 def _restricted(layer: Conv, inputs: Channels, outputs: Channels) -> Tensor:

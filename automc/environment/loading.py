@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automc.catalog import find
-from automc.choices import Codebook, Sparse
 from automc.compiler.emulators import first_available, remedy
 from automc.compiler.isa import Target
 from automc.compiler.targets import find_target, runs_here
@@ -154,7 +153,7 @@ def build_problem(
             "table": _hash([table.sha256, table.header.overhead_ms, table.energy and asdict(table.energy)]),
             "weights": _weights_hash(module),
             "images": _images_hash(splits),
-            **_sizes(space),
+            **_methods(space),
         },
         prepare=prepare,
     )
@@ -251,10 +250,9 @@ def _not_identity(spec: EnvironmentSpec) -> set[str]:
     return _NOT_IDENTITY if spec.grow else _NOT_IDENTITY | {"grow"}  # which came later than the first logs
 
 
-def _sizes(space: SearchSpaceSpec) -> dict[str, str]:
-    """How weights are sized whose bytes shapes do not tell, where a space offers such: once it was by estimates."""
-    coded = any(isinstance(method, Codebook | Sparse) or getattr(method, "huffman", False) for method in space.methods)
-    return {"sizes": "by the Program"} if coded else {}
+def _methods(space: SearchSpaceSpec) -> dict[str, str]:
+    """Where a space offers more than bits, how its methods compress and are sized, counted up when that changes."""
+    return {"methods": "2"} if space.methods else {}
 
 
 def _hash(content: Any) -> str:
