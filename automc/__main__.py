@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from automc.commands.devices import bench, energy, measure
-from automc.commands.options import Compiler, Out, Overrides, Target, Weights
+from automc.commands.options import Compiler, Out, Overrides, Target, Weights, amount
 from automc.errors import AutomcError
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -214,7 +214,7 @@ def tune(
     policy: Annotated[str, typer.Argument(help="A policy's JSON file, or uniform:KEEP,WEIGHT_BITS,ACTIVATION_BITS.")],
     overrides: Overrides = None,
     weights: Weights = None,
-    epochs: Annotated[float, typer.Option(min=0, help="The budget of all trials together.")] = 20.0,
+    epochs: Annotated[float, amount("The budget of all trials together.", 0)] = 20.0,
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
     out: Out = None,
     background: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +28,13 @@ from automc.environment.loading import build_problem
 from automc.environment.problem import Problem
 from automc.environment.quality import Answers
 from automc.errors import EvaluationFailed, VerificationError
-from automc.network.datasets import load_dataset
+from automc.network.datasets import Splits, load_dataset
 from automc.network.trace import trace
 from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, GoalSpec, SearcherSpec
 from automc.search.comparison import Contestant, layer_rows
 from automc.search.deliver import DeliverySettings, deliver, is_delivered
 from automc.search.experiment import run_experiment
+from automc.search.kept import keep_best, keep_front
 from automc.search.result import Result, read_result
 from automc.search.selection import Candidate, best_candidates, select
 from automc.search.trials import LOG_NAME, Trial, TrialLog
@@ -139,6 +141,44 @@ def test_the_winner_is_the_best_candidate_on_the_selection_split(delivered: tupl
     accuracies = [evaluator.evaluate(candidate.trial.policy, "selection").quality for candidate in candidates]
     assert result.selection.selection_quality == max(accuracies)
     assert result.selection.trial == candidates[int(np.argmax(accuracies))].trial.number
+
+
+def test_the_test_images_are_asked_once_by_each_network_after_every_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    asked: list[str] = []
+    answers = Evaluator.answers
+
+    class Counted(Splits):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("selection", "test"):
+                reads.append(name)
+            return super().__getattribute__(name)
+
+    def recorded(evaluator: Evaluator, program: Program, split: Any) -> Answers:
+        if split == "test":
+            asked.append(program.fingerprint)
+        return answers(evaluator, program, split)
+
+    monkeypatch.setattr(Evaluator, "answers", recorded)
+    problem = digits_problem(epochs=0.2)
+    splits = problem.splits
+    counted = Counted(splits.train, splits.search, splits.selection, splits.test, splits.carved_from)
+    problem = replace(problem, splits=counted)
+    folder = tmp_path / "small"
+    run_experiment(experiment("random", "dynamic"), tmp_path, lambda name: problem)
+    assert reads == [], "a search sees neither"
+    keep_best(problem, folder, 1)
+    keep_front(problem, folder, 2)
+    assert set(reads) == {"selection"}
+    result = deliver(problem, folder, SETTINGS)
+    assert "selection" not in reads[reads.index("test") :], "a choice after the test"
+    assert len(asked) == len(set(asked)) == len(result.rows) - 1  # of which the dense network is no Program
+    reads.clear()
+    assert deliver(problem, folder, SETTINGS) == result
+    keep_front(problem, folder, 2)
+    assert "test" not in reads
 
 
 def test_the_best_of_many_is_corrected_for_having_been_picked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

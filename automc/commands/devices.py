@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
-from automc.commands.options import Target
+from automc.commands.options import Target, amount
 
 
 def measure(
     names: Annotated[list[str], typer.Argument(help="Environments whose kernels are timed.")],
     target: Target = None,
     out: Annotated[Path | None, typer.Option(help="The table to write to, or to go on with (a CSV file).")] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Stop after about this long.")] = 5.0,
+    minutes: Annotated[float, amount("Stop after about this long.", 0.1)] = 5.0,
     device: Annotated[str | None, typer.Option(help="The name of another device, which --runner reaches.")] = None,
     cpu: Annotated[str | None, typer.Option(help="The device's processor, for the table.")] = None,
     runner: Annotated[
         str | None, typer.Option(help="Commands, joined by &&, that take {program} to the device and run it there.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a command of the runner hangs.")] = 300.0,
+    timeout: Annotated[float, amount("Seconds after which a command of the runner hangs.", 1)] = 300.0,
     tries: Annotated[int, typer.Option(min=1, help="How often a failing runner is tried.")] = 3,
 ) -> None:
     """Time the kernels that environments need, here or on a device, and write a latency table.
@@ -43,8 +43,7 @@ def bench(
     device: Annotated[str, typer.Option(help="The name of the device's table.")] = "device",
     cpu: Annotated[str, typer.Option(help="The device's processor, for the table.")] = "unknown",
     load: Annotated[
-        float,
-        typer.Option(min=0, max=86_400, help="Compute for so many seconds at the end, for a power meter to see."),
+        float, amount("Compute for so many seconds at the end, for a power meter to see.", 0, 86_400)
     ] = 0.0,
     out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
 ) -> None:
@@ -65,7 +64,7 @@ def bench(
 def energy(
     artifact: Annotated[Path, typer.Argument(help="A folder that `automc compile` or `automc run` wrote.")],
     table: Annotated[str | None, typer.Option(help="A latency table whose energy model is compared.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long it runs, or ran on the device.")] = 10.0,
+    seconds: Annotated[float, amount("How long it runs, or ran on the device.", 0.1)] = 10.0,
     trace: Annotated[Path | None, typer.Option(help="A power meter's CSV file: time_s,watts.")] = None,
     inferences: Annotated[int | None, typer.Option(min=1, help="With --trace: how often the device computed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the table with its model put in proportion.")] = None,
