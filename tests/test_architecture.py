@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "automc"
 ROOMS = ["network", "compression", "compiler", "cost", "environment", "search", "analysis", "commands"]
-SHARED = ["errors", "files", "choices", "schema", "reading", "catalog"]  # each may import those before it
+SHARED = ["errors", "reporting", "files", "choices", "schema", "reading", "catalog"]  # each may import those before it
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -14,10 +14,11 @@ import torch
 
 from automc.environment.problem import Problem
 from automc.errors import DataError, RunnerError
+from automc.reporting import silent
 from automc.schema import ExperimentSpec, SearcherSpec
 from automc.search.experiment import Member, _run_in_processes, members, run_experiment
 from automc.search.pool import EvaluationPool
-from automc.search.study import Progress, silent
+from automc.search.study import Progress
 from automc.search.trials import LOG_NAME
 from tests.test_evaluator import small_problem
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,8 @@ from automc.files import canonical_json, write_atomic
 from automc.network.datasets import Images
 from automc.network.tasks import distillation, loss
 from automc.network.training import augment, batch_of, fastest_layout, normalise
+from automc.reporting import Report
 from automc.schema import FinetuningSpec
-
-Report = Callable[[str], None]
 
 _STEPS_BETWEEN_STATES = 25
 _CALIBRATION = 256  # images that batch norms begin with the statistics of

@@ -9,13 +9,14 @@ from automc.catalog import find
 from automc.compiler.emit import emit_source
 from automc.compiler.lowering import lower
 from automc.compiler.targets import find_target, host_target
-from automc.cost.measure import Need, Report, measure, processor
+from automc.cost.measure import Need, measure, processor
 from automc.cost.probes import probes_of
 from automc.cost.sampling import kernels_to_measure
 from automc.cost.table import LatencyTable, read_table, write_table
 from automc.cost.timing import REFERENCE
 from automc.errors import TableError
 from automc.files import cache_directory, canonical_json, locked, sha256_of
+from automc.reporting import Report
 
 HOST = "host"
 

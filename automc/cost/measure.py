@@ -27,10 +27,10 @@ from automc.cost.table import LatencyTable, Row, empty_table, read_table, write_
 from automc.cost.timing import Reference, Timing
 from automc.errors import TableError
 from automc.network.graph import Network
+from automc.reporting import Report
 from automc.schema import SearchSpaceSpec
 
 Need = tuple[Network, SearchSpaceSpec]
-Report = Callable[[str], None]
 Value = TypeVar("Value")
 
 _COMPILER = "zig"

@@ -15,11 +15,12 @@ from automc.compiler.processes import Limits, run_limited
 from automc.compression.program import Program
 from automc.cost.bench import build_batch_bench, kernels_of_program
 from automc.cost.kernels import Kernel
-from automc.cost.measure import Need, Report, begun, empty_for, fill, whole_networks
+from automc.cost.measure import Need, begun, empty_for, fill, whole_networks
 from automc.cost.probes import Probe
 from automc.cost.simulate import SIMULATED
 from automc.cost.table import LatencyTable, Row, parse_table, read_table
 from automc.errors import ConfigError, RunnerError, TableError
+from automc.reporting import Report
 
 Value = TypeVar("Value")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -36,9 +35,8 @@ from automc.network.tasks import pose
 from automc.network.trace import trace
 from automc.network.zoo import build_network, load_weights
 from automc.reading import read_spec
+from automc.reporting import Report, silent
 from automc.schema import EnvironmentSpec, SearchSpaceSpec
-
-Report = Callable[[str], None]
 
 _FOREIGN_WEIGHTS = (
     "{path} may have been trained on images that this environment holds out, so the search and selection images are "
@@ -48,15 +46,11 @@ _FOREIGN_WEIGHTS = (
 _NOT_IDENTITY = {"description", "weights", "device", "search_space", "training", "finetuning", "measure_every"}
 
 
-def _silent(line: str) -> None:
-    """Report nothing."""
-
-
 def load_problem(
     spec: EnvironmentSpec,
     file: Path,
     weights: str | Path | None = None,
-    report: Report = _silent,
+    report: Report = silent,
     *,
     may_measure: bool = True,
 ) -> Problem:
@@ -102,7 +96,7 @@ def build_problem(
     *,
     space: SearchSpaceSpec | None = None,
     table: LatencyTable | None = None,
-    report: Report = _silent,
+    report: Report = silent,
     may_measure: bool = True,
 ) -> Problem:
     """A problem of any torch module and data set, without files: what `spec` says of network, weights and data set

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from automc.errors import DataError, NameNotFound
 from automc.files import sha256_of, suggest, write_atomic
 from automc.network.datasets import stored_path
+from automc.reporting import Report
 
 Arrays = dict[str, NDArray[np.generic]]  # train_pixels, train_labels, test_pixels, test_labels
-Report = Callable[[str], None]
 
 _TIMEOUT_S = 600
 _FAULTS = (  # what a network, a command, or a file that arrived cut short or changed may raise

@@ -19,9 +19,8 @@ from automc.errors import CorruptFile, RunMismatch
 from automc.files import canonical_json, write_atomic
 from automc.network.datasets import Images
 from automc.network.tasks import loss
+from automc.reporting import Report
 from automc.schema import TrainingSpec
-
-Report = Callable[[str], None]
 
 STATE_NAME = "state.safetensors"
 _BATCH = 250  # images asked at once

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from automc.reading import make_spec
+from automc.reporting import Report
 from automc.schema import CostMetric, EnvironmentSpec, ExperimentSpec, FinetuningSpec, SearcherSpec, SearchSpaceSpec
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def search(
     carve_from: Literal["train", "test"] = "test",
     finetuning: FinetuningSpec = _FINETUNING,
     folder: Path | str = "runs/search",
-    report: Callable[[str], None] = _LOGGER.info,
+    report: Report = _LOGGER.info,
 ) -> Result:
     """Search a compressed form of `model`, and deliver its verified library into `folder`.
 

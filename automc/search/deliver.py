@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,13 @@ from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.errors import VerificationError
 from automc.files import canonical_json, sha256_of, write_atomic
+from automc.reporting import Report
 from automc.search.comparison import Contestant, dense_row, layer_rows, measured_rows
 from automc.search.identity import library_versions
 from automc.search.result import RESULT_PATH, Result, Selection, SplitSizes, Verification, read_result, write_result
 from automc.search.searchers.uniform import uniform_choices
 from automc.search.selection import Candidate, Winner, best_candidates, select
 
-Report = Callable[[str], None]
 _LOGGER = logging.getLogger(__name__)
 _ENERGY_SOURCE = (
     "a model, not a measurement: operations, bytes and instructions times the energies in the table's header, plus "

@@ -19,13 +19,14 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from automc.errors import ConfigError
+from automc.reporting import silent
 from automc.schema import ExperimentSpec, MonitorSpec, SearcherSpec
 from automc.search.identity import library_versions
 from automc.search.log import Header
 from automc.search.pool import EvaluationPool, end_with_the_parent
 from automc.search.scale import write_scale
 from automc.search.searchers import build_searcher, check_settings
-from automc.search.study import Progress, Study, silent
+from automc.search.study import Progress, Study
 
 if TYPE_CHECKING:
     from automc.environment.evaluator import Evaluator

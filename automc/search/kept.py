@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.errors import CorruptFile, EvaluationFailed
 from automc.files import canonical_json, locked, write_atomic
+from automc.reporting import Report
 from automc.search.deliver import is_delivered
 from automc.search.selection import Candidate, best_candidates, front_candidates
 from automc.search.trials import begun_logs
 
-Report = Callable[[str], None]
 _LOGGER = logging.getLogger(__name__)
 BEST_NAME, FRONT_NAME = "best", "front"
 INDEX_NAME = "index.csv"

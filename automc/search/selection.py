@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from automc.environment.metrics import Metrics
 from automc.environment.problem import Problem
 from automc.errors import EvaluationFailed
 from automc.files import canonical_json, sha256_of, write_atomic
+from automc.reporting import Report
 from automc.search.pareto import pareto_front, thinned
 from automc.search.trials import Trial, begun_logs, read_log
 
-Report = Callable[[str], None]
 _FOLDS = 5  # of the selection images
 _LEAST_IMAGES = 50  # of which folds are made
 

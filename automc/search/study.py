@@ -15,6 +15,7 @@ from typing import Protocol
 from automc.compression.policy import Policy
 from automc.environment.metrics import FAILED_REWARD, Outcome
 from automc.errors import AutomcError, BudgetSpent, RunMismatch, RunnerError, StorageError
+from automc.reporting import silent
 from automc.search.log import Header
 from automc.search.searchers.base import Evaluate
 from automc.search.trials import Trial, TrialLog
@@ -56,10 +57,6 @@ class Pool(Protocol):
 
     def begin(self, policy: Policy) -> Callable[[], Outcome]:
         """Begin an evaluation; what comes back waits for its outcome."""
-
-
-def silent(*said: object) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True)

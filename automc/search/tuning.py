@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.errors import ConfigError, EvaluationFailed, RunMismatch, WeightsError
 from automc.files import write_atomic
+from automc.reporting import Report
 from automc.schema import FinetuningSpec
 from automc.search.identity import library_versions
 from automc.search.log import Record, RecordLog, read_records
 
-Report = Callable[[str], None]
 _LOGGER = logging.getLogger(__name__)
 
 LOG_NAME = "tuning.log"
