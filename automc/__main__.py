@@ -79,6 +79,8 @@ def run(
     The same command goes on where a stopped or killed one was, and ends with the same result. For an experiment,
     FIELD=VALUE lies over its own file, and env.FIELD=VALUE over those of its environments.
 
+    A run that is stopped before it has delivered leaves its best policies so far as verified libraries in best/.
+
     Examples:
       automc run quickstart
       automc run quickstart env.goal.limits.latency_ms=40%

@@ -180,4 +180,4 @@ def test_the_shipped_experiments_name_what_exists() -> None:
         spec = read_spec(ExperimentSpec, path)
         assert members(spec)
         for name in spec.envs:
-            read_spec(EnvironmentSpec, catalog.find("envs", name))
+            read_spec(EnvironmentSpec, catalog.find("envs", name), tuple(spec.overrides))

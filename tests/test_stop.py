@@ -29,13 +29,16 @@ COMMAND = (
     "--searcher", "ppo", "--trials", "12", "--front", "2", "goal.limits.latency_ms=80%",
 )  # fmt: skip
 STUDY = Path("resnet8_digits", "ppo-0")
-STOPS = [
-    (signal.SIGINT,),
-    (signal.SIGTERM,),
-    (signal.SIGINT, signal.SIGINT),
-    (signal.SIGTERM, signal.SIGKILL),
-    (signal.SIGINT, signal.SIGKILL),
-    (signal.SIGINT,),
+INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
+STOPS = [  # what the run has said or done before, and what it is sent
+    ("", [TERM]),
+    ("resnet8_digits/ppo-0/trials.log", [INT]),  # which is before the sensitivities are measured
+    ("resnet8_digits 4/12", [INT]),
+    ("resnet8_digits 6/12", [INT, INT]),
+    ("resnet8_digits 9/12", [TERM, KILL]),
+    ("selection: candidate 3/", [INT]),
+    ("compiling the winner", [INT, KILL]),
+    ("verifying the library", [TERM]),
 ]
 
 
@@ -55,10 +58,15 @@ def prepare(folder: Path) -> Path:
     return folder / "mine"
 
 
-def stop(process: subprocess.Popen[bytes], moments_s: list[float], signals: tuple[signal.Signals, ...]) -> int:
-    """Send the signals, each after so many seconds, to a process that may have ended; its exit code."""
-    for moment, sent in zip(moments_s, signals, strict=True):
-        time.sleep(moment)
+def stop(folder: Path, after: str, signals: list[signal.Signals], random: np.random.Generator) -> int:
+    """Begin the run, and send it the signals, each a random while later; its exit code."""
+    known = (folder / "said").stat().st_size if (folder / "said").exists() else 0
+    process = begin(folder)
+    while after and after not in (folder / "said").read_text()[known:] and not (folder / "mine" / after).is_file():
+        assert process.poll() is None, f"it ended before '{after}'"
+        time.sleep(0.02)
+    for sent in signals:
+        time.sleep(float(random.uniform(0, 1.5)))
         process.send_signal(sent)  # nothing where it has ended
     return process.wait()
 
@@ -78,19 +86,15 @@ def libraries(run: Path, name: str) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_run_that_is_stopped_at_any_moment_has_verified_libraries_and_completes(tmp_path: Path) -> None:
-    begun = time.monotonic()
-    undisturbed = prepare(tmp_path / "undisturbed")
+    undisturbed, run = prepare(tmp_path / "undisturbed"), prepare(tmp_path / "stopped")
     assert begin(tmp_path / "undisturbed").wait() == 0, (tmp_path / "undisturbed" / "said").read_text()
-    whole_s = time.monotonic() - begun
-    run, random, struck = prepare(tmp_path / "stopped"), np.random.default_rng(0), 0
-    for signals in STOPS:
-        moments_s = [float(random.uniform(0.1, 0.9)) * whole_s, *(float(random.uniform(0, 5)) for _ in signals[1:])]
-        code = stop(begin(tmp_path / "stopped"), moments_s, signals)
-        struck += code != 0
+    random = np.random.default_rng(0)
+    for after, signals in STOPS:
+        code = stop(tmp_path / "stopped", after, signals, random)
+        assert code != 0, "it had ended before it was stopped"
         assert all(whole(place) for name in ("best", "front") for place in libraries(run, name))
         if code == 130 and len(signals) == 1 and (run / STUDY / LOG_NAME).exists() and read_log(run / STUDY)[1]:
-            assert (run / "resnet8_digits" / RESULT_PATH).exists() or libraries(run, "best"), "nothing was kept"
-    assert struck > 0, "every process had ended before it was stopped"
+            assert libraries(run, "best"), f"nothing was kept after '{after}'"
     assert begin(tmp_path / "stopped").wait() == 0, (tmp_path / "stopped" / "said").read_text()
     assert (run / STUDY / LOG_NAME).read_bytes() == (undisturbed / STUDY / LOG_NAME).read_bytes()
     first, second = (read_result(folder / "resnet8_digits" / RESULT_PATH) for folder in (undisturbed, run))
