@@ -48,10 +48,7 @@ def run(
     weights: Weights = None,
     searcher: Annotated[
         str | None,
-        typer.Option(
-            help="For an environment: who searches (automc list searchers); default: ppo, with --front for every "
-            "budget from half of the limits to the whole."
-        ),
+        typer.Option(help="For an environment: who searches (automc list searchers); default: ppo."),
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many policies a study evaluates.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The study's seed; of an experiment, its only one.")] = None,
@@ -70,7 +67,12 @@ def run(
         int | None, typer.Option(min=1, help="Fine-tune every so many trials one: does the reward tell the truth?")
     ] = None,
     front: Annotated[
-        int | None, typer.Option(min=0, help="Deliver so many networks of the front of all trials, too, in front/.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Deliver so many networks of the front of all trials, too, in front/. For an environment, ppo then "
+            "searches every budget from half of the limits to the whole, and nsga2 and nsga3 for a front.",
+        ),
     ] = None,
     out: Out = None,
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from automc.__main__ import main
 from automc.catalog import own_folder
-from automc.commands.run import _load, _specification
+from automc.commands.run import _SETTINGS_FOR_A_FRONT, _load, _specification
 from automc.commands.specs import read_environment
 from automc.cost.table import write_table
 from automc.environment.quality import _REGISTRY
@@ -19,6 +19,7 @@ from automc.errors import NameNotFound
 from automc.network.trace import trace
 from automc.network.zoo import build_network
 from automc.search.identity import identify
+from automc.search.searchers import check_settings
 from automc.search.trials import TrialLog
 from tests.problems import macs_table
 
@@ -205,7 +206,11 @@ def test_a_front_is_asked_for_by_one_word():
 
     assert asked("resnet8_digits") == (0, [("ppo", {})])
     assert asked("resnet8_digits", front=6) == (6, [("ppo", {"least_budget": 0.5})])
-    assert asked("resnet8_digits", searcher="nsga2", front=6) == (6, [("nsga2", {})])
+    assert asked("resnet8_digits", searcher="nsga2", front=6) == (6, [("nsga2", {"front": True})])
+    assert asked("resnet8_digits", searcher="nsga2") == (0, [("nsga2", {})])
+    assert asked("resnet8_digits", searcher="random", front=6) == (6, [("random", {})])
+    for name, settings in _SETTINGS_FOR_A_FRONT.items():
+        assert check_settings(name, settings) != check_settings(name, {})
     assert asked("quickstart", front=6) == asked("quickstart", ("front=6",)) == (6, [("ppo", {})])
     assert asked("resnet20_front", front=3)[0] == 3
 

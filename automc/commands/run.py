@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smh])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _SEARCHER, _TRIALS = "ppo", 200  # of an environment that is run by itself
-_FRONT_SEARCHER = {"name": "ppo", "settings": {"least_budget": 0.5}}
+_SETTINGS_FOR_A_FRONT = {"ppo": {"least_budget": 0.5}, "nsga2": {"front": True}, "nsga3": {"front": True}}
 _OF_ENVIRONMENT = "env."  # how an override of an experiment says that it is for its environments' files
 
 
@@ -136,10 +136,11 @@ def _specification(
         known = [*entries("experiments"), *entries("envs")]
         raise NameNotFound(f"no '{name}' in experiments/ or envs/{suggest(name, known)}")
     spec, _ = read_environment(name, overrides)
+    chosen = searcher or _SEARCHER
     content = {
         "description": spec.description,
         "envs": [name],
-        "searchers": [_FRONT_SEARCHER if front and searcher is None else searcher or _SEARCHER],
+        "searchers": [{"name": chosen, "settings": _SETTINGS_FOR_A_FRONT.get(chosen, {}) if front else {}}],
         "seeds": [seed or 0],
         "trials": trials or _TRIALS,
         "front": front or 0,
