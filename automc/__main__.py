@@ -229,7 +229,7 @@ def tune(
 
     Learning rate, schedule, weight decay, distillation temperature and weight, by successive halving; a trial that goes
     on to the end is trained for the environment's finetuning.epochs. The same command goes on where a stopped or killed
-    one was.
+    one was. At its end stands the command of a search that fine-tunes its winner by the best recipe.
 
     Examples:
       automc tune resnet20_cifar10 runs/resnet20_cifar10/resnet20_cifar10/winner/policy.json --epochs 30 --background

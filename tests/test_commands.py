@@ -1,10 +1,14 @@
 """The command line as a person meets it: what it prints, what it refuses, and its exit codes."""
 
+import contextlib
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -394,33 +398,38 @@ def test_the_log_of_a_training_survives_its_resumption(automc, tmp_path):
     assert (tmp_path / "mine" / "resnet8_digits.log").read_text() == log
 
 
-def test_tune_works_here_and_in_the_background_and_show_tells_what_it_found(automc, tmp_path, monkeypatch):
+def test_tune_works_in_the_background_and_goes_on_here_and_its_recipe_is_a_search_s(automc, tmp_path):
     (tmp_path / "latency_tables").mkdir()
     network = trace(build_network("resnet8", 10, 1), (1, 8, 8), (0.3,), (0.4,), "resnet8")
     write_table(macs_table(network), tmp_path / "latency_tables" / "test_table.csv")
     given = ("resnet8_digits", "uniform:0.5,4,7", "device=test_table", "finetuning.epochs=0.18", "--out", "tuned")
+    code, output, errors = automc("tune", *given, "--epochs", "1000", "--background")  # more than it lives to spend
+    assert code == 0, errors
+    process = int(re.search(r"kill (\d+)", output)[1])
+    state = Path(f"/proc/{process}/stat")
+    try:
+        assert os.getsid(process) == process  # of its own, so that it outlives this one
+        while not (tmp_path / "tuned" / "tuning.txt").exists():
+            assert state.read_text().split()[2] != "Z", (tmp_path / "tuned" / "output.txt").read_text()
+            time.sleep(0.05)
+        code, shown, _ = automc("show", "tuned")
+        assert code == 0
+        assert shown.split()[:3] == ["trial", "epochs", "quality"]
+        assert len(shown.splitlines()) > 1
+    finally:
+        os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # where it was waited for already
+            os.waitpid(process, 0)
     code, output, errors = automc("tune", *given, "--epochs", "0.3")
     assert code == 0, errors
-    assert "finetuning.learning_rate=" in output
     code, shown, _ = automc("show", "tuned")
     assert code == 0
-    assert shown.strip() == (tmp_path / "tuned" / "tuning.txt").read_text().strip()
-    assert shown.strip() in output
-    started = []
-    monkeypatch.setattr(
-        subprocess, "Popen", lambda arguments, **options: started.append((arguments, options)) or Process()
-    )
-    code, output, errors = automc("tune", *given, "--epochs", "0.5", "--background")
-    assert code == 0, errors
-    ((arguments, options),) = started
-    assert options["start_new_session"]
-    assert "kill 7" in output
-    monkeypatch.undo()
-    assert "--background" not in arguments
-    done = subprocess.run(
-        arguments, cwd=tmp_path, capture_output=True, text=True, check=True
-    )  # it goes on with the log
-    assert done.stdout.splitlines()[0].split() == shown.split("\n")[0].split()
+    assert shown.startswith((tmp_path / "tuned" / "tuning.txt").read_text())
+    assert shown.splitlines()[-1] in output.splitlines()
+    *command, out, folder = shlex.split(shown.splitlines()[-1])
+    assert [*command[:3], out, folder] == ["automc", "run", "resnet8_digits", "--out", "runs/resnet8_digits_tuned"]
+    found, _ = read_environment("resnet8_digits", tuple(command[3:]))
+    assert (found.device, found.finetuning.epochs) == ("test_table", 0.18)
 
 
 def test_tune_in_the_background_says_where_it_cannot_write(automc, tmp_path):

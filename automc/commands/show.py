@@ -11,11 +11,13 @@ from automc.search.identity import is_run, runs_below
 
 
 def show_command(folder: Path) -> None:
-    """Print a tuning's trials, or the best trial so far of each study of a run."""
-    from automc.search.tuning import LOG_NAME, read_tuning
+    """Print a tuning's trials and what uses the best recipe, or the best trial so far of each study of a run."""
+    from automc.search.tuning import LOG_NAME, RECIPE_NAME, read_tuning
 
     for line in read_tuning(folder) if (folder / LOG_NAME).is_file() else _studies(run_at(folder)):
         say(line)
+    if (folder / RECIPE_NAME).is_file():
+        say((folder / RECIPE_NAME).read_text().rstrip())
 
 
 def _studies(run: Path) -> list[str]:

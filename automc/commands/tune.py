@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from automc.commands.artifacts import read_policy
 from automc.commands.console import note, say
 from automc.commands.specs import open_problem, read_environment
 from automc.errors import StorageError
+from automc.files import write_atomic
+from automc.schema import FinetuningSpec
 
 
 def tune_command(
@@ -23,7 +26,7 @@ def tune_command(
     background: bool,
     plugins: tuple[str, ...],
 ) -> None:
-    """Search, and write the best recipe and the network that it gave."""
+    """Search, and write the best recipe, as the command of a search that uses it, and the network that it gave."""
     policy_of = read_policy(policy)
     read_environment(name, overrides)  # its faults, too, are for whoever waits at the terminal
     folder = out or Path("runs") / "tuned" / name
@@ -33,7 +36,7 @@ def tune_command(
         _detach(options + ([] if weights is None else [f"--weights={weights}"]), folder)
         return
     from automc.network.resources import take_threads
-    from automc.search.tuning import PROGRAM_NAME, read_tuning, tune
+    from automc.search.tuning import PROGRAM_NAME, RECIPE_NAME, read_tuning, tune
 
     take_threads(1)  # the result then does not depend on the machine's cores
     problem = open_problem(name, overrides, weights)
@@ -41,10 +44,19 @@ def tune_command(
     reading = problem.metric.reading
     for line in read_tuning(folder):
         say(line)
-    say(f"best: {reading.title} {reading.show(tuning.quality)} on the selection images, by the recipe")
-    recipe = tuning.recipe.model_dump(mode="json")
-    say(" ".join(f"finetuning.{field}={value}" for field, value in recipe.items()))
+    say(f"best: {reading.title} {reading.show(tuning.quality)} on the selection images; a search uses its recipe by")
+    recipe = _search_with(tuning.recipe, name, overrides, weights)
+    write_atomic(folder / RECIPE_NAME, recipe + "\n")
+    say(recipe)
     say(f"written to {folder / PROGRAM_NAME}; build its library with: automc compile {folder}")
+
+
+def _search_with(recipe: FinetuningSpec, name: str, overrides: tuple[str, ...], weights: Path | None) -> str:
+    """The command, for a shell, of a search of the same environment that fine-tunes its winner by `recipe`."""
+    others = [override for override in overrides if not override.startswith("finetuning")]
+    found = [f"finetuning.{field}={value}" for field, value in recipe.model_dump(mode="json").items()]
+    given = [] if weights is None else ["--weights", str(weights)]
+    return shlex.join(["automc", "run", name, *others, *found, *given, "--out", str(Path("runs") / f"{name}_tuned")])
 
 
 def _detach(arguments: list[str], folder: Path) -> None:

@@ -30,6 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 LOG_NAME = "tuning.log"
 PROGRAM_NAME = "program.safetensors"
+RECIPE_NAME = "recipe.txt"  # how to run a search whose winner is fine-tuned by the best recipe
 _FORMAT = 1  # of the log's lines
 _FACTOR = 3  # of the trials at one length, the best third goes on to a length three times as long
 _LENGTHS = 3
