@@ -194,7 +194,7 @@ def _deliver_front(problem: Problem, folder: Path, count: int) -> None:
     from automc.search.kept import INDEX_NAME, keep_front
 
     kept = keep_front(problem, folder, count, note)
-    say(f"front:   {len(kept)} libraries, from the cheapest on listed in {kept[0].parent / INDEX_NAME}")
+    say(f"front:   {len(kept)} libraries, the cheapest first in {kept[0].parent / INDEX_NAME}")
 
 
 def _summary(result: Result) -> list[str]:
