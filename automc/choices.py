@@ -45,8 +45,9 @@ class Uniform(_Choice):
 class Codebook(_Choice):
     """All weights of a layer share `entries` values, times their channel's scale (Han et al. 2016, section 3).
 
-    `prior` says how the values are found: by k-means, or as the means of a mixture of Gaussians with one at zero
-    (Ullrich et al. 2017), which makes more weights zero.
+    `prior` says how the values are found: by k-means, or as the means of a mixture of Gaussians with one at zero, which
+    makes more weights zero. Ullrich et al. 2017 train that mixture with the network; here expectation maximisation fits
+    it to the trained weights.
     """
 
     method: Literal["codebook"] = "codebook"

@@ -172,7 +172,9 @@ class EnvironmentSpec(_Model):
     network: `sequential` repairs each layer on what the compressed layers before it deliver, `independent` on the
     dense network's inputs, which is a few times faster and misjudges strong compression. `removal` is the order in
     which channels leave: by what the layers that read them lose after a refit (`second_order`), by the weights that
-    write them (`magnitude`), by their batch norm's scale (`batch_norm`), or by what the logits lose (`taylor`).
+    write them (`magnitude`), by the scale of their batch norm (`batch_norm`: measured, as the standard deviation of the
+    channel on the calibration images, so that layers without a batch norm have one, too), or by what the logits lose
+    (`taylor`).
     `measure_every`: about one in so many policies is also compiled and timed on this machine, and its trial says what
     that took beside what the table predicted; so is every candidate for the winner when the search has ended. Rewards
     and the choice go by the table. 0 times none.

@@ -48,8 +48,9 @@ def _magnitude(network: Network, pixels: NDArray[np.uint8], moments: Mapping[str
 def _batch_norm(network: Network, pixels: NDArray[np.uint8], moments: Mapping[str, Moments]) -> Orders:
     """The scale of a channel's batch norm (Liu et al. 2017, section 3).
 
-    It is the standard deviation of what the batch norm writes. So it is measured on the calibration images, where it
-    is known for convolutions without a batch norm, too, and for those whose weights changed since one was folded in.
+    It is the standard deviation of what the batch norm writes. So what is taken is the measured standard deviation of a
+    channel on the calibration images, which convolutions without a batch norm have, too, and those whose weights
+    changed since one was folded in.
     """
     scales = {}
     for layer in network.convs:

@@ -1,16 +1,16 @@
 """What an evaluated policy costs beside a plain float32 forward, and what the agent adds to a search.
 
-    python tests/benchmarks/evaluation.py [--trials 128]
+    python tests/benchmarks/evaluation.py [--trials 30]
 
 Random pixels stand in for a data set: times do not depend on what the images show. One thread. The plain forward is the
-network in evaluation mode with its batch norms, over the same images in the same batches.
+network in evaluation mode with its batch norms, over the same images in the same batches. Searches prepare in sequence,
+as they do by default, and share what policies that begin alike have in common.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -72,14 +72,14 @@ def prepare_all(problem: Problem) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=128)
+    parser.add_argument("--trials", type=int, default=30)
     trials = parser.parse_args().trials
     torch.set_num_threads(1)
     random = np.random.default_rng(0)
     train, test = random_images(2000, random), random_images(100, random)
     data = Dataset("noise", tuple("0123456789"), (0.5,) * 3, (0.25,) * 3, train, test)
-    counts = DataSpec(name="noise", search=IMAGES, selection=100, calibration=256)
-    spec = EnvironmentSpec(description="noise", network="resnet20", data=counts)
+    counts = DataSpec(name="noise", search=IMAGES, selection=100)
+    spec = EnvironmentSpec(description="noise", network="resnet20", data=counts, device="epyc_zen5_avx2")
     torch.manual_seed(0)
     problem = build_problem("noise", spec, build_network("resnet20", 10, 3), data, report=print)
     images = problem.splits.search
@@ -98,17 +98,24 @@ def main() -> None:
                 lambda policy=policy, evaluator=evaluator: Executor(evaluator.program(policy)).run(images.pixels)
             )
             print(f"{name}, {fidelity}: {seconds:.3f} s, {seconds / plain:.2f} of the plain forward")
+    for searcher in ("dynamic", "ppo"):
+        search(problem, searcher, trials, plain)
+
+
+def search(problem: Problem, searcher: str, trials: int, plain: float) -> None:
+    """Print what a trial of a short search takes, of `plain` seconds, and what is not evaluation."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        header = study_header(problem, SearcherSpec(name="ppo"), 0)
-        Study(folder, header, build_searcher("ppo", {}, problem, 0), Evaluator(problem).outcome, trials).run()
-        with (folder / "times.csv").open() as stream:
+        header = study_header(problem, SearcherSpec(name=searcher), 0)
+        Study(Path(name), header, build_searcher(searcher, {}, problem, 0), Evaluator(problem).outcome, trials).run()
+        with (Path(name) / "times.csv").open() as stream:
             rows = list(csv.DictReader(stream))
-    evaluation = [float(row["evaluation_s"]) for row in rows]
-    search = [float(row["search_s"]) for row in rows]
-    share = sum(search) / (sum(search) + sum(evaluation))
-    print(f"PPO, {trials} trials: median evaluation {statistics.median(evaluation):.3f} s; ", end="")
-    print(f"agent, environment and log take {share:.1%} of the search")
+    evaluations, rest = (sum(float(row[column]) for row in rows) for column in ("evaluation_s", "search_s"))
+    mean = evaluations / len(rows)
+    print(
+        f"{searcher}, {len(rows)} trials, sequential, average over the search: {mean:.3f} s, {mean / plain:.2f} ",
+        end="",
+    )
+    print(f"of the plain forward; agent, environment and log take {rest / (rest + evaluations):.1%} of the search")
 
 
 if __name__ == "__main__":
