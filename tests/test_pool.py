@@ -6,21 +6,28 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
 import torch
 
+from automc.compression.policy import Policy
 from automc.environment.problem import Problem
-from automc.errors import DataError, RunnerError
+from automc.errors import BudgetSpent, DataError, RunnerError
 from automc.reporting import silent
 from automc.schema import ExperimentSpec, SearcherSpec
 from automc.search.experiment import Member, _run_in_processes, members, run_experiment
 from automc.search.pool import EvaluationPool
+from automc.search.searchers import build_searcher
+from automc.search.searchers.base import Evaluate
 from automc.search.study import Progress
-from automc.search.trials import LOG_NAME
+from automc.search.trials import LOG_NAME, Trial
+from tests.problems import formula_outcome
 from tests.test_evaluator import small_problem
+from tests.test_searchers import NAMES, QUICK, tiny
 
 SEARCHERS = [
     SearcherSpec(name="nsga2", settings={"population": 4}),
@@ -53,6 +60,30 @@ def test_two_processes_write_the_log_of_one(searcher: SearcherSpec, tmp_path: Pa
         run_experiment(spec, tmp_path / str(workers), load, workers=workers)
     one, two = ((tmp_path / folder / "small" / f"{searcher.name}-0" / LOG_NAME).read_bytes() for folder in ("1", "2"))
     assert one == two
+
+
+@pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in NAMES), ("ppo", {"prior": "none"})])
+def test_a_searcher_says_whether_it_asks_side_by_side(name: str, settings: dict[str, str]) -> None:
+    problem, counts = tiny(), [1]
+
+    class Watched(Evaluate):
+        def __call__(self, policy: Policy) -> Trial:
+            if len(counts) > 24:
+                raise BudgetSpent("spent")
+            outcome = formula_outcome(problem, policy)
+            counts.append(1)
+            return Trial(len(counts), policy, outcome.metrics, outcome.reward)
+
+        def many(self, policies: Iterable[Policy]) -> Iterator[Trial]:
+            asked = iter(policies)
+            first = list(islice(asked, 2))
+            counts.append(len(first))
+            return map(self, chain(first, asked))
+
+    searcher = build_searcher(name, QUICK.get(name, {}) | settings, problem, 0)
+    with suppress(BudgetSpent):
+        searcher.run(Watched())
+    assert searcher.asks_side_by_side == (max(counts) > 1)
 
 
 @pytest.mark.parametrize("name", ["dynamic", "ppo"])
