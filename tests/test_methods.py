@@ -200,6 +200,18 @@ def test_weights_and_inputs_of_zero_are_no_trouble(choice):
     assert not matrix(encode(weight, gram, (3, 3), choice).weights).any()
 
 
+def test_a_rank_beyond_the_directions_of_few_inputs_can_be_had():
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(8, 77)).astype(np.float32)  # eight images, in single precision as a network computes
+    rows -= rows.mean(0)
+    gram = torch.tensor((rows.T @ rows).astype(np.float64) / 8)[None]
+    assert torch.linalg.eigvalsh(gram).min() < 0  # not even a covariance any more
+    weight = torch.tensor(random.normal(size=(1, 77, 77)))
+    coded = encode(weight, gram, (1, 1), LowRank(rank_ratio=0.5))
+    difference = weight - matrix(coded.weights) @ matrix(coded.before)
+    assert (difference @ gram * difference).sum() < 1e-2 * (weight @ gram * weight).sum()
+
+
 def test_the_full_rank_is_the_layer_and_less_is_less():
     weight, gram = problem(30, 10)
     errors = []

@@ -5,19 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from automc.compression.quantize import Grid, damp
-
-_DAMPING = 1e-4  # of the mean diagonal
+from automc.compression.quantize import Grid
 
 
 def factors(weight: Tensor, gram: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """`left @ right` of that rank, nearest to what `weight` computes: `1 x out x rank` and `1 x rank x d`.
 
-    weight: `1 x out x d`, gram: `1 x d x d`, the covariance of the inputs. The singular values are those of
-    `weight @ gram^(1/2)`, so that directions in which the inputs do not vary cost nothing; the values between the two,
-    `right @ inputs`, have variance 1 and are uncorrelated.
+    weight: `1 x out x d`, gram: `1 x d x d`, the covariance of the inputs, positive definite. The singular values are
+    those of `weight @ gram^(1/2)`, so that directions in which the inputs hardly vary cost next to nothing; the values
+    between the two, `right @ inputs`, have variance 1 and are uncorrelated.
     """
-    root = torch.linalg.cholesky(damp(gram, _DAMPING))
+    root = torch.linalg.cholesky(gram)
     left, singular, right = torch.linalg.svd(weight @ root, full_matrices=False)
     towards = torch.linalg.solve_triangular(root, right[:, :rank], upper=False, left=False)
     return left[..., :rank] * singular[:, None, :rank], towards

@@ -13,7 +13,7 @@ from automc.choices import Choice, Codebook, Gated, LowRank, Sparse, Uniform
 from automc.compression.coded import Coded, IntegerWeights
 from automc.compression.compensate import descend, refit_scale, round_compensated
 from automc.compression.factorise import factors, grid_between
-from automc.compression.quantize import levels_of, weight_scales
+from automc.compression.quantize import damp, levels_of, weight_scales
 from automc.compression.reconstruct import repair
 from automc.compression.sharing import shared_levels
 from automc.compression.sparsity import thin
@@ -22,6 +22,7 @@ from automc.compression.windows import Encoding
 Kernel = tuple[int, int]
 
 _FEW = 8  # levels
+_DAMPING = 1e-4  # of the mean variance, added to inputs that are to be factorised
 
 
 def encode(weight: Tensor, gram: Tensor, kernel: Kernel, choice: Choice) -> Coded:
@@ -68,6 +69,9 @@ def _sparse(weight: Tensor, gram: Tensor, kernel: Kernel, choice: Sparse) -> Cod
 
 def _low_rank(weight: Tensor, gram: Tensor, kernel: Kernel, choice: LowRank) -> Coded:
     _, outputs, inputs = weight.shape
+    # Of few images, inputs vary in fewer directions than the rank has: there, rounding errors would be enlarged without
+    # an end, and what is between would have no covariance.
+    gram = damp(gram, _DAMPING)
     left, right = factors(weight, gram, choice.rank(outputs, inputs))
     plain = Uniform(weight_bits=choice.weight_bits)
     before = _uniform(right, gram, kernel, plain).weights
