@@ -209,7 +209,7 @@ def test_a_space_with_more_choices_than_are_shown_is_refused():
     many = JOINT.model_copy(update={"keep_ratio": [share / 100 for share in range(1, 101)]})
     environment(tiny_problem(space=many, network=tiny_network(2)))  # 16 whole channels
     with pytest.raises(ConfigError, match=f"at most {MAX_CHOICES} choices. Got 24 instead"):
-        environment(tiny_problem(space=many, width=3))
+        environment(tiny_problem(space=many, network=tiny_network(3)))
 
 
 def test_a_walk_refuses_what_leaves_the_budget():
