@@ -1,10 +1,30 @@
 """Tests compute on one thread: their tensors are tiny, and threads that wait for each other cost far more."""
 
 import os
+import sys
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from automc.__main__ import main
 from tests.machines import NOT_RUN
+
+
+@pytest.fixture
+def automc(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder with an empty cache: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTOMC_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["automc", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
 
 
 def pytest_terminal_summary(terminalreporter):
