@@ -136,8 +136,12 @@ def open_artifact(folder: Path) -> Artifact:
     return Artifact(folder, manifest)
 
 
-def compile_batch(programs: Sequence[Program], target: str, folder: Path, threads: int = 1) -> list[Library]:
-    """Compile many programs for one target as one library in `folder`, and load each; to measure or to test them.
+def compile_batch(
+    programs: Sequence[Program], target: str, folder: Path, *flags: str, threads: int = 1
+) -> list[Library]:
+    """Compile many programs for one target as one library in `folder`, with further `flags`, and load each.
+
+    To measure or to test them.
 
     Raises `RunnerError` where they do not run on this machine.
     """
@@ -145,7 +149,8 @@ def compile_batch(programs: Sequence[Program], target: str, folder: Path, thread
         raise RunnerError(f"libraries for {target} cannot be loaded and timed on this machine")
     lowered = _batch(programs, target, threads)
     pooled = any(each.threads > 1 for each in lowered.values())
-    build(emit_source(lowered), tool_chain("zig", find_target(target)), folder, threads=pooled)
+    tools = tool_chain("zig", find_target(target)).with_flags(*flags)
+    build(emit_source(lowered), tools, folder, threads=pooled)
     code = open_code(folder / SHARED)
     return [Library(code, prefix, each.program, each.arena_bytes) for prefix, each in lowered.items()]
 
