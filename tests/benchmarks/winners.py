@@ -110,7 +110,8 @@ class Judge:
 
     def records(self) -> list[Record]:
         """A record for each study: its best trial, and what that is worth in the end."""
-        limits = [each.removeprefix(LIMITS).lstrip(".=") for each in self.overrides if each.startswith(LIMITS)]
+        laid = [each for each in self.overrides if each.startswith(LIMITS)]
+        limits = {each.partition("=")[0]: each.removeprefix(LIMITS).lstrip(".=") for each in laid}  # the last counts
         records = []
         for path in sorted(self.run.glob(f"*/*-*/{LOG_NAME}")):
             header, trials = read_log(path)
@@ -120,7 +121,7 @@ class Judge:
             curve = anytime_best(np.array([trial.reward if trial.complete else np.nan for trial in trials]))
             study = {"environment": name, "searcher": header["searcher"], "seed": header["seed"], "curve": curve}
             figures = {"best": best, "reward": best.reward, "quality": quality, "volume": self.volume(name, trials)}
-            records.append({"task": ", ".join([name, *limits]), **study, **figures})
+            records.append({"task": ", ".join([name, *limits.values()]), **study, **figures})
             print(f"{path.parent}: {best.reward:.4f} by {len(trials)} trials, {quality:.4f} in the end", flush=True)
         return records
 
