@@ -7,20 +7,25 @@ test images, 2,000 before fine-tuning, as a search does, and 3,000 others after 
 a channel group and are taken where they leave 45 to 55 % of the MACs, in 8 bits, prepared sequentially. All are
 fine-tuned for `--epochs`, which may be a fraction, and the ten that are best then for `--top-epochs`.
 
-Every number is kept in FOLDER/correlation.log, and a killed study goes on there; at the end, and with `--print` at any
-moment, the correlations are printed and drawn.
+Two processes, or as many as `--workers`, take one policy after the other. Every number is kept in
+FOLDER/correlation.log, and a killed study goes on there; at the end, and with `--print` at any moment, the correlations
+are printed and drawn.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from remembered import Remembered
 from scipy.stats import kendalltau, pearsonr
 
 from automc.compression.executor import Executor
@@ -48,6 +53,7 @@ def main() -> None:
     parser.add_argument("--policies", type=int, default=60)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--top-epochs", type=float, default=10.0)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("experiments/results/correlation"))
     parser.add_argument("--print", action="store_true", help="only print what is known so far")
     options = parser.parse_args()
@@ -58,47 +64,78 @@ def main() -> None:
 
 
 def study(options: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
-    data = load_dataset("cifar10")
-    module = build_network("resnet20", 10, 3)
-    load_weights(module, options.weights)
-    network = trace(module, (3, 32, 32), data.mean, data.std, "resnet20")
-    preparation = Preparation(network, data.train.pixels[:512])
-    order = np.random.default_rng(0).permutation(len(data.test))
-    before, after = data.test.take(order[:2000]), data.test.take(order[2000:5000])
-    with torch.inference_mode():
-        taught = module.eval()(normalise(before.pixels, data.mean, data.std)).numpy()
-    policies = random_policies(network, preparation, options.policies)
-
-    def tuned(number: int, epochs: float) -> float:
-        """Accuracy on the images of `after` when policy `number` has been fine-tuned."""
-        folder = options.out / "unfinished" / f"{number}-{epochs:g}"
-        program = preparation.sequential(policies[number])
-        spec = FinetuningSpec(epochs=epochs)
-        result = finetune(program, data.train, module, data.mean, data.std, spec, folder, lambda line: None)
-        shutil.rmtree(folder)
-        return accuracy(result, after)
-
     header = {"epochs": options.epochs, "top_epochs": options.top_epochs, "recipe": FinetuningSpec().model_dump()}
-    with RecordLog(options.out / "correlation.log", header, print) as log:
-        for number in range(len(log.records), len(policies)):
-            program = preparation.sequential(policies[number])
-            logits = Executor(program).run(before.pixels)
-            log.write(
-                {
-                    "policy": number,
-                    "keep_ratio": dict(policies[number].keep_ratio),
-                    "macs": program.macs / network.macs,
-                    "logit_error": float(np.square(logits - taught, dtype=np.float64).mean()),
-                    "before": float((logits.argmax(1) == before.labels).mean()),
-                    "after": tuned(number, options.epochs),
-                }
-            )
-            print(log.records[-1], flush=True)
-        best = sorted(log.records[: len(policies)], key=lambda record: -record["after"])[:TOP]
-        for record in best[len(log.records) - len(policies) :]:
-            log.write({"policy": record["policy"], "top": tuned(record["policy"], options.top_epochs)})
-            print(log.records[-1], flush=True)
+    workers = ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn"))
+    task = (options.weights, options.policies, options.out / "unfinished")
+    with RecordLog(options.out / "correlation.log", header, print) as log, workers:
+        count = len(log.records)
+        first = workers.map(partial(tried, *task, options.epochs), range(count, options.policies))
+        write(log, first, task[-1])
+        best = sorted(log.records[: options.policies], key=lambda record: -record["after"])[:TOP]
+        left = [record["policy"] for record in best[len(log.records) - options.policies :]]
+        write(log, workers.map(partial(tuned_longer, *task, options.top_epochs), left), task[-1])
+
+
+def write(log: RecordLog, records: Iterable[Record], unfinished: Path) -> None:
+    """Write each record when it comes; only then its fine-tuning's state is of no more use."""
+    for record in records:
+        log.write(record)
+        print(record, flush=True)
+        for folder in unfinished.glob(f"{record['policy']}-*"):
+            shutil.rmtree(folder)
+
+
+def tried(weights: Path, policies: int, unfinished: Path, epochs: float, number: int) -> Record:
+    """What policy `number` answers before and after fine-tuning."""
+    subject = begin(weights, policies)
+    program = subject.preparation.sequential(subject.policies[number])
+    logits = Executor(program).run(subject.before.pixels)
+    return {
+        "policy": number,
+        "keep_ratio": dict(subject.policies[number].keep_ratio),
+        "macs": program.macs / subject.network.macs,
+        "logit_error": float(np.square(logits - subject.taught, dtype=np.float64).mean()),
+        "before": float((logits.argmax(1) == subject.before.labels).mean()),
+        "after": subject.tuned(number, epochs, unfinished),
+    }
+
+
+def tuned_longer(weights: Path, policies: int, unfinished: Path, epochs: float, number: int) -> Record:
+    """What policy `number` answers after a longer fine-tuning."""
+    return {"policy": number, "top": begin(weights, policies).tuned(number, epochs, unfinished)}
+
+
+@cache
+def begin(weights: Path, policies: int) -> Subject:
+    """What each process prepares once."""
+    return Subject(weights, policies)
+
+
+class Subject:
+    """The network, its images and its policies."""
+
+    def __init__(self, weights: Path, policies: int) -> None:
+        torch.set_num_threads(1)
+        self.data = load_dataset("cifar10")
+        module = build_network("resnet20", 10, 3)
+        load_weights(module, weights)
+        self.network = trace(module, (3, 32, 32), self.data.mean, self.data.std, "resnet20")
+        self.preparation = Preparation(self.network, self.data.train.pixels[:512])
+        order = np.random.default_rng(0).permutation(len(self.data.test))
+        self.before, self.after = self.data.test.take(order[:2000]), self.data.test.take(order[2000:5000])
+        self.teacher = Remembered(module.eval())
+        with torch.inference_mode():
+            self.taught = module(normalise(self.before.pixels, self.data.mean, self.data.std)).numpy()
+        self.policies = random_policies(self.network, self.preparation, policies)
+
+    def tuned(self, number: int, epochs: float, unfinished: Path) -> float:
+        """Accuracy on the images of `after` when policy `number` has been fine-tuned."""
+        folder = unfinished / f"{number}-{epochs:g}"
+        program = self.preparation.sequential(self.policies[number])
+        spec, silent = FinetuningSpec(epochs=epochs), lambda line: None
+        data = self.data
+        result = finetune(program, data.train, self.teacher, data.mean, data.std, spec, folder, silent)
+        return accuracy(result, self.after)
 
 
 def random_policies(network: Network, preparation: Preparation, count: int) -> list[Policy]:
