@@ -24,7 +24,7 @@ from automc.search.imagination import Imagination
 from automc.search.predictor import Predictor
 from automc.search.searchers import build_searcher
 from automc.search.searchers.agent import load_network
-from automc.search.study import Study
+from automc.search.study import Progress, Study
 from automc.search.trials import Trial
 from tests.test_searchers import AGENTS, QUICK, TIGHT, search, tiny
 
@@ -167,15 +167,12 @@ def test_numbers_that_are_not_finite_fail_their_trials_and_the_agent_goes_on_lea
         return Outcome(broken, math.inf)
 
     agent = build_searcher(name, QUICK.get(name, {}), tiny(), 0)
-    told = agent.told
 
-    def remember(trial: Trial) -> None:
-        told(trial)
+    def remember(progress: Progress) -> None:
         if agent.learner is not None:
             networks.append(copy.deepcopy(agent.learner.policy.state_dict()))
 
-    agent.told = remember
-    trials = Study(tmp_path, {}, agent, lambda policy: sometimes(agent.problem, policy), 30).run()
+    trials = Study(tmp_path, {}, agent, lambda policy: sometimes(agent.problem, policy), 30, remember).run()
     failed = [trial for trial in trials if not trial.complete]
     assert len(trials) == 30
     assert len(failed) >= 5

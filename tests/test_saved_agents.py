@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,24 +13,32 @@ import pytest
 import tests.problems as problems
 from automc.errors import ConfigError, CorruptFile, RunMismatch
 from automc.network.graph import Network
+from automc.reporting import silent
 from automc.schema import GoalSpec, SearcherSpec, SearchSpaceSpec
 from automc.search.episodes import Episodes
 from automc.search.experiment import study_header
 from automc.search.identity import library_versions
 from automc.search.searchers import build_searcher
 from automc.search.searchers.agent import Agent, load_network
-from automc.search.study import Study
-from automc.search.trials import LOG_NAME, Trial, TrialLog, read_log
+from automc.search.study import Progress, Study
+from automc.search.trials import LOG_NAME, TrialLog, read_log
 from tests.networks import TinyDepthwise, TinyPlain, TinyResidual, traced
 from tests.test_searchers import AGENTS, QUICK, TIGHT, search, tiny
 
 FEWER = SearchSpaceSpec(description="other choices", keep_ratio=[0.5, 1.0], weight_bits=[2, 3, 4, 6, 8])
 
 
-def train(name: str, folder: Path, seed: int = 1, trials: int = 12, network: Network | None = None) -> Agent:
+def train(
+    name: str,
+    folder: Path,
+    seed: int = 1,
+    trials: int = 12,
+    network: Network | None = None,
+    report: Callable[[Progress], None] = silent,
+) -> Agent:
     problem = problems.tiny_problem(TIGHT, network=network)
     agent = build_searcher(name, QUICK.get(name, {}), problem, seed)
-    Study(folder, {}, agent, lambda policy: problems.formula_outcome(problem, policy), trials).run()
+    Study(folder, {}, agent, lambda policy: problems.formula_outcome(problem, policy), trials, report).run()
     return agent
 
 
@@ -69,27 +77,21 @@ def test_the_card_of_an_agent_says_where_it_has_learned_what(tmp_path: Path):
     assert card["versions"] == library_versions()
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path, after: int) -> None:
+def interrupted(name: str, folder: Path, after: int) -> None:
     """A training that Ctrl-C ends after so many trials."""
-    told, left = Agent.told, itertools.count(1)
 
-    def stop(self: Agent, trial: Trial) -> None:
-        told(self, trial)
-        if next(left) == after:
+    def stop(progress: Progress) -> None:
+        if progress.trial.number + 1 == after:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Agent, "told", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(name, folder, trials=16)
+    with pytest.raises(KeyboardInterrupt):
+        train(name, folder, trials=16, report=stop)
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_interrupted_agent_is_saved_and_ends_as_one_that_was_not(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_interrupted_agent_is_saved_and_ends_as_one_that_was_not(name: str, tmp_path: Path):
     train(name, tmp_path / "whole", trials=16)
-    interrupted(monkeypatch, name, tmp_path / "twice", 11)
+    interrupted(name, tmp_path / "twice", 11)
     assert json.loads((tmp_path / "twice" / "agent.json").read_text())["trials"] == 11
     assert load_network(tmp_path / "twice", name)
     train(name, tmp_path / "twice", trials=16)
@@ -97,10 +99,10 @@ def test_an_interrupted_agent_is_saved_and_ends_as_one_that_was_not(
         assert (tmp_path / "twice" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
-def test_an_interrupted_replay_keeps_the_agent_that_had_learned_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_replay_keeps_the_agent_that_had_learned_more(tmp_path: Path):
     train("recurrent_ppo", tmp_path)
     before = (tmp_path / "agent.json").read_bytes()
-    interrupted(monkeypatch, "recurrent_ppo", tmp_path, 9)
+    interrupted("recurrent_ppo", tmp_path, 9)
     assert (tmp_path / "agent.json").read_bytes() == before
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from automc.network.datasets import load_dataset
 from automc.network.trace import trace
 from automc.schema import DataSpec, EnvironmentSpec
 from automc.search.study import Study
-from automc.search.trials import read_trials
+from automc.search.trials import Trial, read_trials
 from tests.problems import JOINT, macs_table
 from tests.test_evaluator import small_module
 
@@ -55,7 +56,7 @@ class Asking:
         for policy in self.policies:
             evaluate(policy)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, trials: Sequence[Trial]) -> None:
         pass
 
 

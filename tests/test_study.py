@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Climber:
             if reward > record:
                 best, record = ratio, reward
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, trials: Sequence[Trial]) -> None:
         (folder / "learned").write_text(str(len(self.told)))
 
 

@@ -53,9 +53,8 @@ def finetune(
     Runs on a CUDA device where there is one, whose sums are exact but where its library transforms convolutions before
     it multiplies; what counts is the result, an integer program, which the caller judges on the CPU. The state is kept
     in `folder`, so that the same call goes on where a killed one stopped; on the same CPU it ends with the same
-    program. Raises `RunMismatch` where `folder` holds the
-    state of another fine-tuning, `CorruptFile` where it cannot be read, `DataError` for images that the program does
-    not take, `WeightsError` where the loss is not finite.
+    program. Raises `RunMismatch` where `folder` holds the state of another fine-tuning, `CorruptFile` where it cannot
+    be read, `DataError` for images that the program does not take, `WeightsError` where the loss is not finite.
     """
     check_pixels(program, images.pixels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,8 +45,8 @@ class Search(Protocol):
     def run(self, evaluate: Evaluate) -> None:
         """Call `evaluate` until nothing is left to try, or it raises `BudgetSpent`."""
 
-    def save(self, folder: Path) -> None:
-        """Write what was learned."""
+    def save(self, folder: Path, trials: Sequence[Trial]) -> None:
+        """Write what was learned, which is from these trials."""
 
 
 class Pool(Protocol):
@@ -92,10 +92,10 @@ class Study:
             except BudgetSpent as stop:
                 _LOGGER.info("%s: %s", self.folder, stop)
             except KeyboardInterrupt:
-                if answers.knows_all:  # a replay that is cut short has learned less than what was saved before it
-                    self.search.save(self.folder)
+                if answers.told == log.trials:  # else a replay was cut short, and less was learned than is saved
+                    self.search.save(self.folder, answers.told)
                 raise
-            self.search.save(self.folder)
+            self.search.save(self.folder, answers.told)
             return log.trials[: self.trials]
 
 
@@ -117,9 +117,9 @@ class _Answers(Evaluate):
         self._best: Trial | None = None
 
     @property
-    def knows_all(self) -> bool:
-        """Whether the searcher was told every trial of the log."""
-        return self._asked >= len(self._log.trials)
+    def told(self) -> list[Trial]:
+        """The trials that the searcher has asked for so far."""
+        return self._log.trials[: self._asked]
 
     def __call__(self, policy: Policy) -> Trial:
         return next(self.many([policy]))

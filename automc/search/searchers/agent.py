@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +12,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
-from automc.compression.policy import Policy
-from automc.environment.problem import Floats, Problem, Rows
+from automc.environment.measures import Floats
+from automc.environment.problem import Problem, Rows
 from automc.environment.sensitivity import single_losses
 from automc.errors import ConfigError, CorruptFile
 from automc.files import canonical_json, sha256_of, write_atomic
@@ -42,8 +42,6 @@ class Agent(Searcher):
     def __init__(self, problem: Problem, settings: Any, seed: int) -> None:
         super().__init__(problem, settings, seed)
         self.steps = len(problem.space.decisions)
-        self._trials = 0
-        self._best: Trial | None = None
         self._loaded = load_network(Path(settings.agent), self.name) if settings.agent else None
 
     def build(self, episodes: Episodes) -> BaseAlgorithm:
@@ -72,10 +70,6 @@ class Agent(Searcher):
         learner.learn(self.steps * self.at_once, reset_num_timesteps=False)
 
     def run(self, evaluate: Evaluate) -> None:
-        self.train(_Told(self, evaluate))
-
-    def train(self, evaluate: Evaluate) -> None:
-        """What `run` does; it is told of every trial."""
         policy = self.problem.space.policy
 
         def judge(rows: Rows, shares: Floats) -> list[float]:
@@ -86,13 +80,7 @@ class Agent(Searcher):
         while True:
             self.update(learner)
 
-    def told(self, trial: Trial) -> None:
-        """Remember for the card how far the training has come."""
-        self._trials += 1
-        if trial.complete and (self._best is None or trial.reward > self._best.reward):
-            self._best = trial
-
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, trials: Sequence[Trial]) -> None:
         """Write the agent's network as `agent.safetensors`, and what it is as `agent.json` with its SHA-256."""
         from safetensors.torch import save
 
@@ -112,29 +100,14 @@ class Agent(Searcher):
             "goal": spec.goal.model_dump(mode="json"),
             "limits": dict(problem.limits.costs),
             "hashes": dict(problem.identity),
-            "trials": self._trials,
-            "best_reward": self._best.reward if self._best else None,
+            "trials": len(trials),
+            "best_reward": max((trial.reward for trial in trials if trial.complete), default=None),
             "versions": library_versions(),
             "features": list(AGENT_FEATURES),
             "sha256": sha256_of(content),
         }
         write_atomic(folder / NETWORK, content)
         write_atomic(folder / CARD, canonical_json(card) + "\n")
-
-
-class _Told(Evaluate):
-    """Passes on what an agent asks, and tells it of every answer."""
-
-    def __init__(self, agent: Agent, evaluate: Evaluate) -> None:
-        self._agent, self._evaluate = agent, evaluate
-
-    def __call__(self, policy: Policy) -> Trial:
-        return next(self.many([policy]))
-
-    def many(self, policies: Iterable[Policy]) -> Iterator[Trial]:
-        for trial in self._evaluate.many(policies):
-            self._agent.told(trial)
-            yield trial
 
 
 def load_network(folder: Path, name: str) -> dict[str, Tensor]:

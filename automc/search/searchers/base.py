@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,5 +51,5 @@ class Searcher:
         """Call `evaluate` until nothing is left to try, or it raises `BudgetSpent`, which must pass through."""
         raise NotImplementedError
 
-    def save(self, folder: Path) -> None:
-        """Write what was learned into the study's folder; most searchers learn nothing."""
+    def save(self, folder: Path, trials: Sequence[Trial]) -> None:
+        """Write what was learned from these trials into the study's folder; most searchers learn nothing."""

@@ -13,7 +13,8 @@ from stable_baselines3.common.torch_layers import MlpExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from automc.environment.problem import Floats, Problem, Rows
+from automc.environment.measures import Floats
+from automc.environment.problem import Problem, Rows
 from automc.environment.sensitivity import single_losses
 from automc.environment.space import MAX_CHOICES, Choices
 from automc.errors import ConfigError
@@ -60,9 +61,9 @@ class PPOAgent(Agent):
     def asks_side_by_side(self) -> bool:
         return bool(self.settings.prior == "none")
 
-    def train(self, evaluate: Evaluate) -> None:
+    def run(self, evaluate: Evaluate) -> None:
         if self.settings.prior == "none":
-            super().train(evaluate)
+            super().run(evaluate)
         problem, settings = self.problem, self.settings
         random = np.random.default_rng(self.seed)
         losses = single_losses(problem)
