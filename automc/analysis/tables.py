@@ -43,17 +43,17 @@ def comparison_table(result: Result) -> list[tuple[str, ...]]:
 
 
 def _texts(row: Row, reading: Reading) -> tuple[str, ...]:
-    costs = (_cost(row, name) for name in _COSTS)
+    latency, *others = (_cost(name, getattr(row, name)) for name in _COSTS)
     measured = MISSING if row.measured is None else digits(row.measured.median_ms)
-    latency, *others = costs
-    return (row.label, reading.show(row.quality), interval(row, reading), latency, measured, *others)
+    bounds = interval(row.lower, row.upper, reading)
+    return (row.label, reading.show(row.quality), bounds, latency, measured, *others)
 
 
-def interval(row: Row, reading: Reading) -> str:
-    """The confidence interval of a row's quality, as text."""
-    if row.lower is None or row.upper is None:
+def interval(lower: float | None, upper: float | None, reading: Reading) -> str:
+    """The confidence interval of a quality, as text."""
+    if lower is None or upper is None:
         return MISSING
-    return f"{reading.number(row.lower)}–{reading.show(row.upper)}"
+    return f"{reading.number(lower)}–{reading.show(upper)}"
 
 
 def front_head(reading: Reading) -> tuple[str, ...]:
@@ -69,14 +69,16 @@ def front_table(task: Task) -> list[tuple[str, ...]]:
 
 def _front_texts(row: Mapping[str, str], reading: Reading) -> tuple[str, ...]:
     column = f"selection_{reading.column}"
-    lower, upper = row[f"{column}_lower"], row[f"{column}_upper"]
-    bounds = f"{reading.number(float(lower))}–{reading.show(float(upper))}" if lower and upper else MISSING
-    costs = (digits(float(row[name]) / QUANTITIES[name].divisor) if row[name] else MISSING for name in _COSTS)
+    bounds = interval(_known(row[f"{column}_lower"]), _known(row[f"{column}_upper"]), reading)
+    costs = (_cost(name, _known(row[name])) for name in _COSTS)
     return (row["folder"], reading.show(float(row[column])), bounds, *costs)
 
 
-def _cost(row: Row, name: str) -> str:
-    value = getattr(row, name)
+def _known(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _cost(name: str, value: float | None) -> str:
     return MISSING if value is None else digits(value / QUANTITIES[name].divisor)
 
 

@@ -207,11 +207,12 @@ def _summary(result: Result) -> list[str]:
         f"{'weights':>10s}",
     ]
     for row in result.rows:
+        bounds = interval(row.lower, row.upper, result.metric)
         predicted = "-" if row.latency_ms is None else f"{row.latency_ms:.4f} ms"
         measured = "-" if row.measured is None else f"{row.measured.median_ms:.4f} ms"
         size = f"{row.size_bytes / 1000:.1f} kB"
         lines.append(
-            f"{row.label:26s} {result.metric.show(row.quality):>13s} {interval(row, result.metric):>15s} "
+            f"{row.label:26s} {result.metric.show(row.quality):>13s} {bounds:>15s} "
             f"{predicted:>12s} {measured:>12s} {size:>10s}"
         )
     found = result.verification

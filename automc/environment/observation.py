@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.environment.problem import Floats, Problem
+from automc.environment.measures import Floats
+from automc.environment.problem import Problem
 from automc.environment.space import KINDS, MAX_CHOICES, replaced
 from automc.environment.walk import Walks
 from automc.errors import ConfigError

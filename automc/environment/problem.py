@@ -15,7 +15,7 @@ from automc.compression.policy import Policy
 from automc.cost.model import Cost, CostModel
 from automc.environment.factors import COSTS, Factors
 from automc.environment.feasibility import Feasibility, Kept
-from automc.environment.measures import Floats as Floats
+from automc.environment.measures import Floats
 from automc.environment.quality import Metric, find_metric
 from automc.environment.reward import REWARDS, Judged, Limits
 from automc.environment.space import Choices, SearchSpace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automc import compression
 from automc.compression.executor import Executor
-from automc.environment.problem import Floats, Problem
+from automc.environment.measures import Floats
+from automc.environment.problem import Problem
 from automc.environment.space import Choices, replaced
 from automc.files import cache_directory, canonical_json, sha256_of, write_atomic
 from automc.network.forward import forward
@@ -40,9 +41,8 @@ def single_losses(problem: Problem, images: int = 256) -> tuple[Floats, ...]:
 def _key(problem: Problem, images: int) -> str:
     """A checksum of all that the losses depend on: no limit, no price, but the code that prepares networks."""
     code = hashlib.sha256()
-    for path in compression.__path__:
-        for file in sorted(Path(path).glob("*.py")):
-            code.update(file.read_bytes())
+    for file in sorted(Path(inspect.getfile(Executor)).parent.glob("*.py")):
+        code.update(file.read_bytes())
     parts = {
         "weights": problem.identity.get("weights"),
         "images": problem.identity.get("images"),

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.compression.policy import Policy
-from automc.environment.problem import Floats, Problem, Rows
+from automc.environment.measures import Floats
+from automc.environment.problem import Problem, Rows
 from automc.environment.space import Choices, Decision
 from automc.errors import InvalidAction
 

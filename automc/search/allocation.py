@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.environment.problem import Floats, Problem
+from automc.environment.measures import Floats
+from automc.environment.problem import Problem
 from automc.environment.space import Choices, SearchSpace, replaced
 
 _ROUNDS = 3  # programmes, each with the costs around the solution of the one before

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from automc.environment.measures import Floats
 from automc.environment.observation import FEATURES, Observer
-from automc.environment.problem import Floats, Problem, Rows
+from automc.environment.problem import Problem, Rows
 from automc.environment.space import MAX_CHOICES, replaced
 from automc.environment.walk import Walks
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.environment.factors import COSTS
+from automc.environment.measures import Floats
 from automc.environment.metrics import loss_column
-from automc.environment.problem import Floats, Problem, Rows
+from automc.environment.problem import Problem, Rows
 from automc.environment.space import Choices
 from automc.search.allocation import allocate, largest
 from automc.search.predictor import Predictor

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from automc.environment.problem import Floats, Rows
+from automc.environment.measures import Floats
+from automc.environment.problem import Rows
 
 # How large is what is not known, relative to each other: chosen by how well it ranks logged policies of ResNet-20.
 _FACTOR = 1.0  # of the factor of all losses together

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from automc.environment.problem import Floats
+from automc.environment.measures import Floats
 from automc.environment.sensitivity import single_losses
 from automc.environment.space import Choices
 from automc.search.allocation import allocate

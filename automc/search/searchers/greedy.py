@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automc.environment.problem import Floats, Problem
+from automc.environment.measures import Floats
+from automc.environment.problem import Problem
 from automc.environment.space import Choices, replaced
 from automc.search.searchers.base import Evaluate, Searcher
 from automc.search.searchers.settings import GreedySettings
