@@ -22,6 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from remembered import remembered
 from winners import Judge
 
 from automc.compression.finetune import finetune
@@ -42,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--tune", nargs="*", default=[], metavar="NAME")
-    parser.add_argument("--recipe", default="epochs=10,learning_rate=0.02,normalising=0.6")
+    parser.add_argument("--recipe", default="epochs=10,learning_rate=0.01,normalising=0.6")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
     options = parser.parse_args()
     take_threads(1)
@@ -119,7 +120,8 @@ def tune(study: Row, recipe: str) -> None:
         folder = judge.run / "finetuned" / policy.fingerprint[:12] / recipe
         folder.mkdir(parents=True, exist_ok=True)
         before = evaluator.program(policy.normalised(network))
-        after = finetune(before, problem.splits.train, problem.module, network.mean, network.std, spec, folder, print)
+        teacher, images = remembered(problem.module), problem.splits.train
+        after = finetune(before, images, teacher, network.mean, network.std, spec, folder, print)
         after.save(folder / "after.safetensors")
         return evaluator.judge(after, policy, "test").quality
 

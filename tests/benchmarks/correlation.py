@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from remembered import Remembered
+from remembered import remembered
 from scipy.stats import kendalltau, pearsonr
 
 from automc.compression.executor import Executor
@@ -123,7 +123,7 @@ class Subject:
         self.preparation = Preparation(self.network, self.data.train.pixels[:512])
         order = np.random.default_rng(0).permutation(len(self.data.test))
         self.before, self.after = self.data.test.take(order[:2000]), self.data.test.take(order[2000:5000])
-        self.teacher = Remembered(module.eval())
+        self.teacher = remembered(module)
         with torch.inference_mode():
             self.taught = module(normalise(self.before.pixels, self.data.mean, self.data.std)).numpy()
         self.policies = random_policies(self.network, self.preparation, policies)
