@@ -199,14 +199,17 @@ class EnvironmentSpec(_Model):
     finetuning: FinetuningSpec = FinetuningSpec()
 
 
+Widths = Annotated[list[Bits], Field(min_length=1)]
+
+
 class Pin(_Model):
     """What is not free for some layers: `layers` is a name pattern with `*`, or `@first`, or `@last`."""
 
     layers: str
     freeze: bool = False  # keep every channel, 8 bits
     minimum_keep_ratio: Ratio | None = None
-    weight_bits: list[Bits] | None = None
-    activation_bits: list[Bits] | None = None
+    weight_bits: Widths | None = None
+    activation_bits: Widths | None = None
 
 
 Ratios = Annotated[list[Ratio], Field(min_length=1)]
@@ -228,9 +231,9 @@ class SearchSpaceSpec(_Model):
 
     description: str
     keep_ratio: RatioSpec = [1.0]
-    weight_bits: Annotated[list[Bits], Field(min_length=1)] = [8]
+    weight_bits: Widths = [8]
     methods: list[Choice] = []
-    activation_bits: Annotated[list[Bits], Field(min_length=1)] = [8]
+    activation_bits: Widths = [8]
     pins: list[Pin] = []
 
     @field_validator("keep_ratio", "weight_bits", "activation_bits")

@@ -6,6 +6,7 @@ from automc.choices import Codebook, LowRank, Sparse, Uniform
 from automc.compression.policy import Policy
 from automc.environment.space import SearchSpace, Value
 from automc.errors import ConfigError, PolicyError
+from automc.reading import make_spec
 from automc.schema import Pin, SearchSpaceSpec
 from tests.problems import JOINT, tiny_network
 
@@ -103,6 +104,12 @@ def test_a_pin_that_matches_nothing_is_refused_with_the_nearest_name():
 def test_a_pin_that_leaves_no_ratio_is_refused():
     with pytest.raises(ConfigError, match=r"asks b for a keep_ratio of at least 0\.9, but the choices are 0\.25, 0\.5"):
         space(Pin(layers="c", minimum_keep_ratio=0.9), keep_ratio=[0.25, 0.5])
+
+
+@pytest.mark.parametrize("field", ["weight_bits", "activation_bits"])
+def test_a_pin_that_leaves_no_bits_is_refused(field):
+    with pytest.raises(ConfigError, match=rf"pins\.0\.{field}: List should have at least 1 item"):
+        make_spec(SearchSpaceSpec, {"description": "", "pins": [{"layers": "c", field: []}]}, "mine")
 
 
 def test_a_space_without_choices_is_refused():
