@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import tests.problems as problems
+from automc.choices import Codebook
 from automc.compression.policy import Policy
 from automc.environment.metrics import Outcome
 from automc.environment.problem import Problem
@@ -42,6 +43,14 @@ def test_prices_of_many_are_those_of_each():
     expected = [[cost.latency_ms, cost.size_bytes] for cost in costs]
     assert (problem.costs_of(rows) == expected).all()
     assert (problem.costs_of(rows[::-1]) == expected[::-1]).all()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_that_cannot_be_shown_every_choice_is_refused_before_anything_is_measured(name: str):
+    methods = [Codebook(entries=entries) for entries in range(2, 16)]
+    problem = problems.tiny_problem(space=problems.JOINT.model_copy(update={"methods": methods}))  # beside three widths
+    with pytest.raises(ConfigError, match="17 for weights of a instead; offer fewer values in weight_bits and methods"):
+        build_searcher(name, {}, problem, 0)
 
 
 def test_an_agent_that_ignored_its_masks_would_be_refused(monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from automc.environment.measures import Floats
 from automc.environment.problem import Problem
-from automc.environment.space import KINDS, MAX_CHOICES, replaced
+from automc.environment.space import KINDS, MAX_CHOICES, SearchSpace, replaced
 from automc.environment.walk import Walks
 from automc.errors import ConfigError
 from automc.network.graph import Add, Concat, Conv, Gather, Input, Layer, Pool
@@ -39,20 +39,29 @@ WALK_FEATURES = (
 FEATURES = STATIC_FEATURES + WALK_FEATURES
 
 
+def require_shown(space: SearchSpace) -> None:
+    """Raises `ConfigError`, naming it, where a decision has more choices than an agent is shown."""
+    for decision in space.decisions:
+        if len(decision.choices) > MAX_CHOICES:
+            lists = "weight_bits and methods" if decision.kind == "weights" else decision.kind
+            raise ConfigError(
+                f"an agent is shown at most {MAX_CHOICES} choices of a decision. Got {len(decision.choices)} for "
+                f"{decision.kind} of {decision.name} instead; offer fewer values in {lists}, or use a searcher that is "
+                "no agent"
+            )
+
+
 class Observer:
     """Turns the state of walks into `len(FEATURES)` float32 in [-1, 1] for each.
 
     State after He et al. 2018 (AMC), section 3.1, with cost shares beside MACs and the values of the choices.
-    Raises `ConfigError` where a decision has more than `MAX_CHOICES` choices.
+    Raises as `require_shown`.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._space = problem.space
-        if self._space.most_choices > MAX_CHOICES:
-            raise ConfigError(
-                f"a decision may have at most {MAX_CHOICES} choices. Got {self._space.most_choices} instead."
-            )
+        require_shown(self._space)
         self._dense = problem.limits.ratio(problem.dense_cost)
         self._weights = problem.limits.weights / self._dense
         self._static = self._static_features()

@@ -13,6 +13,7 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from automc.environment.measures import Floats
+from automc.environment.observation import require_shown
 from automc.environment.problem import Problem, Rows
 from automc.environment.sensitivity import single_losses
 from automc.errors import ConfigError, CorruptFile
@@ -41,6 +42,7 @@ class Agent(Searcher):
 
     def __init__(self, problem: Problem, settings: Any, seed: int) -> None:
         super().__init__(problem, settings, seed)
+        require_shown(problem.space)
         self.steps = len(problem.space.decisions)
         self._loaded = load_network(Path(settings.agent), self.name) if settings.agent else None
 
