@@ -89,6 +89,18 @@ def test_single_losses_are_measured_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert all((one == other).all() for one, other in zip(measured, repaired, strict=True))
 
 
+def test_single_losses_are_those_of_what_is_pinned_and_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOMC_CACHE", str(tmp_path))
+    spaces = [SMALL.model_copy(update={"activation_bits": [bits]}) for bits in (3, 8)]
+    coarse, fine = (single_losses(tiny_problem(space=space), 3) for space in spaces)
+    assert any((one != other).any() for one, other in zip(coarse, fine, strict=True))
+    problem = tiny_problem(space=SMALL)
+    grown = replace(problem, spec=problem.spec.model_copy(update={"grow": {"conv1": 16}}))
+    for each in (problem, grown):
+        single_losses(each, 3)
+    assert len(list(tmp_path.rglob("sensitivity/*.json"))) == 4
+
+
 def test_factors_are_learned_from_the_errors_of_whole_policies() -> None:
     random = np.random.default_rng(0)
     true = np.exp(random.normal(0, 0.3, 8))
