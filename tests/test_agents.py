@@ -139,6 +139,21 @@ def test_imagination_proposes_what_was_not_tried_within_its_share():
     assert first > second
 
 
+def test_exchanges_change_one_or_two_decisions_and_promise_most():
+    problem = tiny(GoalSpec(reward="mnasnet"))  # nothing is too dear
+    imagination = Imagination(problem, problem.space.by_decision(np.zeros(len(problem.space.moves[0]))), 1.0)
+    best = problem.space.largest()
+    rows, (owners, _) = problem.space.moved(best), problem.space.moves
+    gains = np.where((rows == best).all(1), 0.0, -np.random.default_rng(0).uniform(1, 2, len(rows)))
+    found = imagination._exchanges(best, rows, gains, 1.0)
+    gain_of = {(owner, row[owner]): gain for owner, row, gain in zip(owners, rows, gains, strict=True)}
+    promised = [sum(gain_of[d, row[d]] for d in np.flatnonzero(row != best)) for row in found]
+    moving = np.flatnonzero(gains)
+    pairs = [gains[i] + gains[j] for i in moving for j in moving if owners[i] < owners[j]]
+    assert len(np.unique(found, axis=0)) == len(found)
+    assert np.allclose(promised, sorted([*gains[moving], *pairs], reverse=True)[: len(found)])
+
+
 def test_one_agent_serves_all_budgets():
     problem = tiny()
     trials = search("ppo", 24, problem, least_budget=0.6)

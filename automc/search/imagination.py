@@ -129,15 +129,18 @@ class Imagination:
 
     def _exchanges(self, best: Choices, rows: Rows, gains: Floats, share: float) -> Rows:
         """The best with one or two choices changed: those that promise most, where gains and costs add up."""
-        here = _rows([best])
-        changed, _ = self._problem.space.moves
+        here, moving = _rows([best]), (rows != np.array(best)).any(1)
+        # A first change of nothing, so that single ones are pairs, too.
+        changed = np.append(-1, self._problem.space.moves[0][moving])
+        rows, gains = np.append(here, rows[moving], 0), np.append(0.0, gains[moving])
         limits = np.array([*self._problem.limits.costs.values()]) * share
         saved = (self._problem.costs_of(here) - self._problem.costs_of(rows)) / limits
         left = 1 - self._problem.costs_of(here)[0] / limits
-        gain = np.where(changed[:, None] != changed[None, :], gains[:, None] + gains[None, :], -np.inf)
+        gain = np.where(changed[:, None] < changed[None, :], gains[:, None] + gains[None, :], -np.inf)
         if self._problem.limits.hard:
             gain[((left + saved[:, None] + saved[None, :]) < -_SLACK).any(2)] = -np.inf
-        first, second = np.unravel_index(largest(np.triu(gain, 1), _EXCHANGES), gain.shape)
+        chosen = largest(gain, min(_EXCHANGES, np.isfinite(gain).sum()))
+        first, second = np.unravel_index(chosen, gain.shape)
         found = rows[first]
         found[np.arange(len(second)), changed[second]] = rows[second, changed[second]]
         return found
