@@ -139,6 +139,15 @@ def test_an_unreachable_limit_is_refused_with_the_nearest_that_can_be_reached() 
     assert problem_with({"latency_ms": asked}).cheapest
 
 
+def test_the_nearest_target_of_which_a_share_can_be_reached() -> None:
+    lowest = problem_with({"latency_ms": 1.0}).feasibility.lowest("latency_ms").cost
+    with pytest.raises(InfeasibleBudget, match=r"keeps 0\.3 of the budget") as refusal:
+        problem_with({"latency_ms": 2 * lowest}).cheapest_within(0.3)
+    assert f"The limit is {2 * lowest:.6g}" in str(refusal.value)
+    asked = float(str(refusal.value).rpartition("goal.limits.latency_ms=")[2])
+    assert problem_with({"latency_ms": asked}).cheapest_within(0.3)
+
+
 def test_the_lowest_costs_are_told_in_whole_bytes_and_with_the_layers_that_hold_a_latency_up() -> None:
     problem = problem_with({"latency_ms": 1.0})
     size = problem.feasibility.lowest("size_bytes").cost

@@ -137,7 +137,7 @@ class Problem:
         limits = self.limits.within(share)
         kept = self.feasibility.keep(limits)
         if limits.hard and kept.worst > 1:
-            raise InfeasibleBudget(self._shortfall(kept, limits))
+            raise InfeasibleBudget(self._shortfall(kept, share))
         return kept.choices
 
     def lowest_line(self, metric: CostMetric) -> str:
@@ -152,18 +152,18 @@ class Problem:
         shares = (f"{layer} {prices[layer].latency_ms / lowest.cost:.0%}" for layer in slowest)
         return f"{text}; most of it in {', '.join(shares)}"
 
-    def _shortfall(self, kept: Kept, allowed: Limits) -> str:
+    def _shortfall(self, kept: Kept, share: float) -> str:
         certainty = "no policy of the search space keeps" if kept.certain else "no policy was found that keeps"
-        limits = allowed.costs
+        budget = "the budget" if share == 1 else f"{share:g} of the budget"
         lines = [
             f"{self.lowest_line(metric)}. The limit is {limit:.6g}, {limit / getattr(self.dense_cost, metric):.1%}"
-            for metric, limit in limits.items()
+            for metric, limit in self.limits.costs.items()
         ]
         nearest = ", ".join(
-            f"goal.limits.{metric}={_rounded_up(float(getattr(self.cost_of(kept.choices), metric)))}"
-            for metric in limits
+            f"goal.limits.{metric}={_rounded_up(float(getattr(self.cost_of(kept.choices), metric)) / share)}"
+            for metric in self.limits.costs
         )
-        return "\n".join([f"{self.name}: {certainty} the budget", *lines, f"The nearest reachable target: {nearest}"])
+        return "\n".join([f"{self.name}: {certainty} {budget}", *lines, f"The nearest reachable target: {nearest}"])
 
 
 def _rounded_up(cost: float) -> str:

@@ -17,7 +17,7 @@ from automc.environment.measures import Floats
 from automc.environment.problem import Problem, Rows
 from automc.environment.sensitivity import single_losses
 from automc.environment.space import MAX_CHOICES, Choices
-from automc.errors import ConfigError
+from automc.errors import ConfigError, InfeasibleBudget
 from automc.search.allocation import allocate
 from automc.search.episodes import Episodes
 from automc.search.imagination import Imagination
@@ -51,7 +51,10 @@ class PPOAgent(Agent):
                 raise ConfigError(
                     "ppo: least_budget needs prior: sensitivity, and a goal whose limits are hard (amc, fastest)"
                 )
-            problem.cheapest_within(settings.least_budget)  # refuses what nothing meets
+            try:
+                problem.cheapest_within(settings.least_budget)
+            except InfeasibleBudget as error:
+                raise InfeasibleBudget(f"{error}, or a larger least_budget of ppo") from error
 
     @property
     def at_once(self) -> int:
