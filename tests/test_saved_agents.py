@@ -99,10 +99,12 @@ def test_an_interrupted_agent_is_saved_and_ends_as_one_that_was_not(name: str, t
         assert (tmp_path / "twice" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
-def test_an_interrupted_replay_keeps_the_agent_that_had_learned_more(tmp_path: Path):
+def test_a_replay_of_a_part_keeps_the_agent_that_had_learned_more(tmp_path: Path):
     train("recurrent_ppo", tmp_path)
     before = (tmp_path / "agent.json").read_bytes()
     interrupted("recurrent_ppo", tmp_path, 9)
+    assert (tmp_path / "agent.json").read_bytes() == before
+    train("recurrent_ppo", tmp_path, trials=9)
     assert (tmp_path / "agent.json").read_bytes() == before
 
 

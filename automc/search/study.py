@@ -92,11 +92,14 @@ class Study:
             except BudgetSpent as stop:
                 _LOGGER.info("%s: %s", self.folder, stop)
             except KeyboardInterrupt:
-                if answers.told == log.trials:  # else a replay was cut short, and less was learned than is saved
-                    self.search.save(self.folder, answers.told)
+                self._save(answers, log)
                 raise
-            self.search.save(self.folder, answers.told)
+            self._save(answers, log)
             return log.trials[: self.trials]
+
+    def _save(self, answers: _Answers, log: TrialLog) -> None:
+        if answers.told == log.trials:  # else it was told less than it had learned from when it was saved before
+            self.search.save(self.folder, answers.told)
 
 
 class _Answers(Evaluate):
