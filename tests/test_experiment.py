@@ -14,7 +14,7 @@ from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
 from automc.errors import ConfigError, NameNotFound, RunMismatch
 from automc.reading import read_spec
-from automc.schema import EnvironmentSpec, ExperimentSpec, SearcherSpec
+from automc.schema import EnvironmentSpec, ExperimentSpec, GoalSpec, SearcherSpec
 from automc.search.experiment import Member, members, run_experiment, study_header
 from automc.search.scale import Scale, read_scale
 from automc.search.study import Progress
@@ -68,6 +68,10 @@ def test_an_experiment_writes_down_what_costs_are_compared_with(tmp_path: Path) 
         "latency_ms": dense.latency_ms, "energy_mj": dense.energy_mj, "size_bytes": dense.size_bytes, "macs": dense.macs
     }  # fmt: skip
     assert read_scale(tmp_path / "nowhere") == Scale()
+    tighter = GoalSpec(limits={"latency_ms": "40%"})
+    with pytest.raises(RunMismatch, match=r"scale.json was written for limits of latency_ms .* now there are limits"):
+        run_experiment(SPEC, tmp_path, lambda name: tiny_problem(tighter), only="2/4")
+    assert read_scale(tmp_path / "tiny") == scale
 
 
 def test_parts_of_an_experiment_make_the_whole(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from automc.environment.factors import COSTS
 from automc.environment.problem import Problem
-from automc.errors import CorruptFile
+from automc.errors import CorruptFile, RunMismatch
 from automc.files import write_atomic
 
 _NAME = "scale.json"
@@ -25,12 +25,25 @@ class Scale(BaseModel):
     limits: Costs = {}
     dense: Costs = {}
 
+    def __str__(self) -> str:
+        costs = (", ".join(f"{metric} {cost:g}" for metric, cost in each.items()) for each in (self.limits, self.dense))
+        return "limits of {} and a dense network of {}".format(*costs)
+
 
 def write_scale(problem: Problem, folder: Path) -> None:
-    """Write the scale of `problem` into `folder`, an environment's part of a run."""
+    """Write the scale of `problem` into `folder`, an environment's part of a run.
+
+    Raises `RunMismatch` where another stands there, which the studies beside it are compared by.
+    """
     costs = {metric: getattr(problem.dense_cost, metric) for metric in COSTS}
     known = {metric: cost for metric, cost in costs.items() if cost is not None}
-    write_atomic(folder / _NAME, Scale(limits=problem.limits.costs, dense=known).model_dump_json(indent=2) + "\n")
+    path, before, scale = folder / _NAME, read_scale(folder), Scale(limits=problem.limits.costs, dense=known)
+    if path.is_file() and before != scale:
+        raise RunMismatch(
+            f"{path} was written for {before}; now there are {scale}. "
+            "Restore what has changed to go on with its studies, or begin a new run under another name."
+        )
+    write_atomic(path, scale.model_dump_json(indent=2) + "\n")
 
 
 def read_scale(folder: Path) -> Scale:
