@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from automc.analysis import plots
 from automc.analysis.figures import learning_figure, pareto_figure
 from automc.analysis.ranking import rank, verdict
+from automc.analysis.report import write_report
 from automc.analysis.runs import Task, read_run
 from automc.compression.policy import Policy
 from automc.errors import ConfigError, CorruptFile, NameNotFound
@@ -53,6 +54,12 @@ def test_pareto_figure_compares_on_the_search_images_only(tmp_path):
         "dense_int8": 0.918, "uniform": 0.874, "searched": 0.905, "finetuned": 0.917,
     }  # fmt: skip
     assert figure.limit == pytest.approx(0.206)
+
+
+def test_the_budget_is_drawn_before_there_is_a_winner(tmp_path):
+    write_study(tmp_path / "tiny" / "random-0", [(3.0, 0.75), (1.0, 0.25)])
+    (tmp_path / "tiny" / "scale.json").write_text('{"limits": {"latency_ms": 2.0}}')
+    assert pareto_figure(task_of(tmp_path)).limit == 2.0
 
 
 def test_the_axis_begins_below_three_quarters_of_the_trials_and_counts_the_others(tmp_path):
@@ -142,9 +149,11 @@ def test_verdict_on_one_searcher_and_on_nothing(tmp_path):
 
 
 def test_figures_are_those_that_the_run_allows(tmp_path):
-    one, many = make_run(tmp_path / "one"), make_run(tmp_path / "many", ("ppo", "random"), 2)
+    one = make_run(tmp_path / "one")
     assert [name for name, _ in plots.figures(task_of(one))] == ["pareto", "policy", "learning"]
-    assert [name for name, _ in plots.figures(task_of(many))] == ["pareto", "policy", "learning", "ranking"]
+    for several in (make_run(tmp_path / "searchers", ("ppo", "random")), make_run(tmp_path / "seeds", seeds=2)):
+        assert [name for name, _ in plots.figures(task_of(several))] == ["pareto", "policy", "learning", "ranking"]
+        assert "Which searcher did best" in write_report(several).read_text()
     write_study(tmp_path / "failed" / "tiny" / "ppo-0", [(1.0, 0.5)], failed=(0,))
     assert list(plots.figures(task_of(tmp_path / "failed"))) == []
 

@@ -96,9 +96,8 @@ def pareto_figure(task: Task) -> ParetoFigure | None:
     marks = _marks(task, metric)
     dense = _dense_quality(task)
     floor = _floor(quality, [mark.quality for mark in marks])
-    limit = task.result.limits.get(metric) if task.result is not None else None
     hidden = int((quality < floor).sum())
-    return ParetoFigure(metric, task.reading, tuple(clouds), marks, limit, dense, floor, hidden)
+    return ParetoFigure(metric, task.reading, tuple(clouds), marks, task.limits.get(metric), dense, floor, hidden)
 
 
 def _marks(task: Task, metric: str) -> tuple[Mark, ...]:

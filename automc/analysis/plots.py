@@ -234,8 +234,8 @@ def figures(task: Task) -> Iterator[tuple[str, Figure]]:
         yield "policy", draw_policy(task.result.layers)
     if (learning := learning_figure(task)) is not None:
         yield "learning", draw_learning(learning)
-    if len(task.by_searcher) > 1:
-        yield "ranking", draw_ranking(rank(task))
+    if (ranking := rank(task)).compares:
+        yield "ranking", draw_ranking(ranking)
 
 
 @_styled()

@@ -37,6 +37,11 @@ class Ranking:
         """The trials of the longest study."""
         return max((standing.trials for standing in self.standings), default=0)
 
+    @property
+    def compares(self) -> bool:
+        """Whether there are several searchers or seeds, so that there is something to compare."""
+        return sum(len(standing.rewards) for standing in self.standings) > 1
+
 
 def rank(task: Task) -> Ranking:
     """Rank the searchers of `task` by the best reward that each of their studies has found.

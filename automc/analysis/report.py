@@ -69,7 +69,7 @@ def _section(task: Task, prefix: str, folder: Path) -> dict[str, Any]:
     if (learning := learning_figure(task)) is not None:
         caption = narrative.learning_caption(learning)
         section["learning"] = _figure(to_svg(draw_learning(learning), f"{prefix}-learning"), caption)
-    if sum(len(standing.rewards) for standing in ranking.standings) > 1:
+    if ranking.compares:
         section |= _compared(ranking, task, prefix)
     return section
 

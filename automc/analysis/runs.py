@@ -67,12 +67,16 @@ class Task:
         names = dict.fromkeys(study.searcher for study in told)
         return {name: tuple(study for study in told if study.searcher == name) for name in names}
 
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """The goal's limits, metric to absolute limit; none where a run of an older version has no result yet."""
+        return self.scale.limits if self.result is None else self.result.limits
+
     @cached_property
     def cost_metric(self) -> str:
         """The cost that fronts are drawn over: the first that has a limit, else the first that the trials know."""
-        limits = self.scale.limits if self.result is None else self.result.limits
-        if limits:
-            return next(iter(limits))
+        if self.limits:
+            return next(iter(self.limits))
         known = (name for name in QUANTITIES if any(np.isfinite(study.column(name)).any() for study in self.studies))
         return next(known, "latency_ms")
 
