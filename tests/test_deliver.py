@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from automc.network.datasets import Splits, load_dataset
 from automc.network.trace import trace
 from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, GoalSpec, SearcherSpec
 from automc.search.comparison import Contestant, layer_rows
-from automc.search.deliver import DeliverySettings, deliver, is_delivered
+from automc.search.deliver import deliver, is_delivered
 from automc.search.experiment import run_experiment
 from automc.search.kept import keep_best, keep_front
 from automc.search.result import Result, read_result
@@ -40,7 +41,12 @@ from automc.search.selection import Candidate, best_candidates, select
 from automc.search.trials import LOG_NAME, Trial, TrialLog
 from tests.problems import JOINT, formula_metrics, macs_table, tiny_problem
 
-SETTINGS = DeliverySettings(candidates=3, verified_images=40)
+
+@pytest.fixture(scope="module", autouse=True)
+def three_candidates() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deliver_module, "_CANDIDATES", 3)
+        yield
 
 
 def trained_module() -> nn.Module:
@@ -90,7 +96,7 @@ def experiment(*names: str) -> ExperimentSpec:
 def delivered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Problem, Path, Result]:
     problem, folder = load("small"), tmp_path_factory.mktemp("run")
     run_experiment(experiment("random"), folder, lambda name: problem)
-    return problem, folder / "small", deliver(problem, folder / "small", SETTINGS)
+    return problem, folder / "small", deliver(problem, folder / "small")
 
 
 def test_the_result_is_on_disk_beside_what_it_speaks_of(delivered: tuple[Problem, Path, Result]) -> None:
@@ -104,7 +110,8 @@ def test_the_result_is_on_disk_beside_what_it_speaks_of(delivered: tuple[Problem
 
 def test_the_library_was_verified_and_computes_what_the_program_means(delivered: tuple[Problem, Path, Result]) -> None:
     problem, folder, result = delivered
-    assert (result.verification.images, result.verification.logits) == (40, 400)
+    images = len(problem.dataset.test)
+    assert (result.verification.images, result.verification.logits) == (images, 10 * images)
     assert result.verification.different_logits == 0
     pixels = problem.splits.test.pixels[-20:]
     program = Program.load(folder / "winner" / "program.safetensors")
@@ -134,7 +141,7 @@ def test_rows_hold_what_their_networks_answer(delivered: tuple[Problem, Path, Re
 
 def test_the_winner_is_the_best_candidate_on_the_selection_split(delivered: tuple[Problem, Path, Result]) -> None:
     problem, folder, result = delivered
-    candidates = best_candidates(problem, folder, SETTINGS.candidates)
+    candidates = best_candidates(problem, folder, 3)
     assert len(candidates) == 3
     assert candidates[0].trial.reward == max(candidate.trial.reward for candidate in candidates)
     evaluator = Evaluator(problem, "sequential")
@@ -172,11 +179,11 @@ def test_the_test_images_are_asked_once_by_each_network_after_every_choice(
     keep_best(problem, folder, 1)
     keep_front(problem, folder, 2)
     assert set(reads) == {"selection"}
-    result = deliver(problem, folder, SETTINGS)
+    result = deliver(problem, folder)
     assert "selection" not in reads[reads.index("test") :], "a choice after the test"
     assert len(asked) == len(set(asked)) == len(result.rows) - 1  # of which the dense network is no Program
     reads.clear()
-    assert deliver(problem, folder, SETTINGS) == result
+    assert deliver(problem, folder) == result
     keep_front(problem, folder, 2)
     assert "test" not in reads
 
@@ -244,15 +251,16 @@ def test_the_same_call_again_reads_the_result(
     delivered: tuple[Problem, Path, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem, folder, result = delivered
-    assert is_delivered(problem, folder, SETTINGS)
-    assert not is_delivered(problem, folder, replace(SETTINGS, candidates=2))
+    assert is_delivered(problem, folder)
     with monkeypatch.context() as patch:
         patch.setattr(deliver_module, "select", lambda *arguments: pytest.fail("selected again"))
-        assert deliver(problem, folder, SETTINGS) == result
+        assert deliver(problem, folder) == result
     with monkeypatch.context() as patch:
+        patch.setattr(deliver_module, "_CANDIDATES", 2)
+        assert not is_delivered(problem, folder)
         patch.setattr(deliver_module, "select", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            deliver(problem, folder, replace(SETTINGS, candidates=2))
+            deliver(problem, folder)
 
 
 def test_selection_goes_on_where_it_was_stopped(
@@ -295,25 +303,29 @@ def test_a_library_that_differs_is_a_failure_after_the_result_is_written(
 ) -> None:
     problem, folder = delivered[0], tmp_path
     shutil.copytree(delivered[1] / "random-0", folder / "random-0")
+    monkeypatch.setattr(deliver_module, "_CANDIDATES", 1)
     monkeypatch.setattr(deliver_module, "verify", lambda *arguments: Verification(images=40, different=1, logits=400))
     with pytest.raises(VerificationError, match="1 of 400 output values"):
-        deliver(problem, folder, replace(SETTINGS, candidates=1))
+        deliver(problem, folder)
     assert read_result(folder / "winner" / "result.json").verification.different_logits == 1
     with pytest.raises(VerificationError):  # read again, it is still a failure
-        deliver(problem, folder, replace(SETTINGS, candidates=1))
+        deliver(problem, folder)
 
 
-def test_a_winner_for_a_processor_that_is_not_here_is_verified_and_not_measured(tmp_path: Path) -> None:
+def test_a_winner_for_a_processor_that_is_not_here_is_verified_and_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("unicorn")
     problem = digits_problem(target="rv64")
     assert not runs_here(find_target("rv64"))
     run_experiment(experiment("random"), tmp_path, lambda name: problem)
-    result = deliver(problem, tmp_path / "small", DeliverySettings(candidates=1, verified_images=3))
+    monkeypatch.setattr(deliver_module, "_EMULATED_IMAGES", 3)
+    result = deliver(problem, tmp_path / "small")
     assert (result.verification.images, result.verification.different_logits) == (3, 0)
     assert [row.measured for row in result.rows] == [None] * len(result.rows)
     assert any("verified under emulation (unicorn sifive-u54)" in note for note in result.notes)
     assert "not measured" in dict(method(Task("small", (), result, tmp_path)))["Latency"]
-    assert deliver(problem, tmp_path / "small", DeliverySettings(candidates=1, verified_images=3)) == result
+    assert deliver(problem, tmp_path / "small") == result
 
 
 def test_a_result_never_stands_beside_the_files_of_another_winner(
@@ -326,9 +338,10 @@ def test_a_result_never_stands_beside_the_files_of_another_winner(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
+        patched.setattr(deliver_module, "_CANDIDATES", 2)
         patched.setattr(deliver_module, "verify", stopped)
         with pytest.raises(KeyboardInterrupt):
-            deliver(problem, tmp_path / "small", DeliverySettings(candidates=2))
+            deliver(problem, tmp_path / "small")
     assert not (tmp_path / "small" / "winner" / "result.json").exists()
 
 

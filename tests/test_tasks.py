@@ -31,7 +31,7 @@ from automc.schema import (
     TrainingSpec,
     UpscaleTask,
 )
-from automc.search.deliver import DeliverySettings, deliver
+from automc.search.deliver import deliver
 from automc.search.experiment import run_experiment
 from automc.search.trials import read_log
 from tests.problems import JOINT, macs_table
@@ -181,8 +181,9 @@ def test_denoising_from_the_search_to_the_report(digits, tmp_path):
     problem = build_problem("small", asked, module, posed, space=JOINT, table=table)
     experiment = ExperimentSpec(description="", envs=["small"], searchers=[SearcherSpec(name="random")], trials=6)
     run_experiment(experiment, tmp_path, lambda name: problem)
-    result = deliver(problem, tmp_path / "small", DeliverySettings(candidates=2, verified_images=20))
-    assert (result.verification.images, result.verification.logits) == (20, 20 * 64)
+    result = deliver(problem, tmp_path / "small")
+    images = len(problem.dataset.test)
+    assert (result.verification.images, result.verification.logits) == (images, images * 64)
     assert result.verification.different_logits == 0
     header, trials = read_log(tmp_path / "small" / "random-0")
     assert header["metric"]["unit"] == "dB"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from automc.compiler.artifact import Artifact, compile_program
@@ -31,36 +30,23 @@ _ENERGY_SOURCE = (
     "a model, not a measurement: operations, bytes and instructions times the energies in the table's header, plus "
     "static power times latency"
 )
+_CANDIDATES = 12  # of the best trials that are judged again on the selection split; the best of them is the winner
 _EMULATED_IMAGES = 500  # test images that a library for another processor is verified on: emulators are slow
 _DELIVERY = "delivery"  # the name of a result's own key among its hashes
 
 
-@dataclass(frozen=True)
-class DeliverySettings:
-    """`candidates`: how many of the best trials are judged again, prepared sequentially, on the selection split; the
-    best of them is the winner. `verified_images`: how many test images the library is verified on; None is all.
-    """
-
-    candidates: int = 12
-    verified_images: int | None = None
-    compiler: str = "zig"
-
-
-def deliver(
-    problem: Problem, folder: Path, settings: DeliverySettings | None = None, report: Report = _LOGGER.info
-) -> Result:
+def deliver(problem: Problem, folder: Path, report: Report = _LOGGER.info) -> Result:
     """Deliver the winner of all studies in `folder`, an environment's part of a run, into `folder/winner`.
 
     There stand `result.json`, `policy.json`, `program.safetensors` and the compiled `library`. Fine-tuning is kept only
     where it helps on the selection split. The test images are asked once, here, after every choice has been made. The
-    same call goes on where it was stopped, and reads a finished result of the same logs and settings.
+    same call goes on where it was stopped, and reads a finished result of the same logs.
 
     Raises `VerificationError`, after the result is written, where a logit of the library differs from the
     interpreter's; `EvaluationFailed` where no trial can be delivered; `CompileError`, `RunnerError`, `StorageError`.
     """
-    settings = settings or DeliverySettings()
-    candidates = best_candidates(problem, folder, settings.candidates)
-    key, written = _key(problem, candidates, settings), folder / RESULT_PATH
+    candidates = best_candidates(problem, folder, _CANDIDATES)
+    key, written = _key(problem, candidates), folder / RESULT_PATH
     if (known := _known(written, key)) is not None:
         return _verified(known)
     evaluator, place = Evaluator(problem, "sequential"), written.parent
@@ -72,13 +58,12 @@ def deliver(
     final.program.save(place / "program.safetensors")
     report("compiling the winner and the networks that it is compared with")
     others = [
-        compile_program(each.program, problem.target, place / "compared" / each.kind, settings.compiler)
-        for each in contestants[:-1]
+        compile_program(each.program, problem.target, place / "compared" / each.kind) for each in contestants[:-1]
     ]
-    library = compile_program(final.program, problem.target, place / "library", settings.compiler)
+    library = compile_program(final.program, problem.target, place / "library")
     # All official test images, also those that the search and selection splits were carved out of: no label is read.
     here = runs_here(find_target(problem.target))
-    pixels = problem.dataset.test.pixels[: settings.verified_images][: None if here else _EMULATED_IMAGES]
+    pixels = problem.dataset.test.pixels[: None if here else _EMULATED_IMAGES]
     report(f"verifying the library on {len(pixels)} test images")
     compared = verify(library, final.program, pixels)
     report(f"{'measuring the libraries and ' if here else ''}asking the test images")
@@ -87,18 +72,16 @@ def deliver(
     return _verified(result)
 
 
-def is_delivered(problem: Problem, folder: Path, settings: DeliverySettings | None = None) -> bool:
+def is_delivered(problem: Problem, folder: Path) -> bool:
     """Whether `deliver` has nothing left to do: the winner of these very logs stands there."""
-    settings = settings or DeliverySettings()
-    key = _key(problem, best_candidates(problem, folder, settings.candidates), settings)
+    key = _key(problem, best_candidates(problem, folder, _CANDIDATES))
     return _known(folder / RESULT_PATH, key) is not None
 
 
-def _key(problem: Problem, candidates: Sequence[Candidate], settings: DeliverySettings) -> str:
+def _key(problem: Problem, candidates: Sequence[Candidate]) -> str:
     """A hash of all that decides what is delivered."""
     asked = {
         "candidates": [candidate.trial.policy.fingerprint for candidate in candidates],
-        "settings": vars(settings),
         "finetuning": problem.spec.finetuning.model_dump(),
         "identity": dict(problem.identity),
         "versions": library_versions(),
