@@ -182,10 +182,16 @@ def test_a_study_without_a_success_and_one_without_a_trial_are_reported(tmp_path
 
 
 def test_a_winner_without_its_studies_is_reported(tmp_path):
-    write_result(make_result(), tmp_path / "winner" / "result.json")
+    write_result(make_result(), tmp_path / "resnet20_cifar10" / "winner" / "result.json")
     text = Page(report_of(tmp_path)).text
     assert "Verified" in text
     assert "How the search went" not in text
+
+
+def test_an_environment_is_called_as_its_folder_is(tmp_path):
+    (make_run(tmp_path) / "resnet20_cifar10").rename(tmp_path / "again")
+    (task,) = read_run(tmp_path).tasks
+    assert (task.environment, len(task.studies), task.result) == ("again", 1, make_result())
 
 
 def test_missing_numbers_are_dashes(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -130,21 +130,20 @@ def read_run(folder: Path) -> Run:
     is no study at all, `CorruptFile` and `StorageError` as the files' own readers.
     """
     logs = begun_logs(folder, "*/*-*")
-    results = {
-        path: read_result(path) for path in (folder / RESULT_PATH, *folder.glob(f"*/{RESULT_PATH}")) if path.is_file()
-    }
-    if not logs and not results:
+    names = {path.parent.parent.name for path in (*logs, *folder.glob(f"*/{RESULT_PATH}"))}
+    if not names:
         raise NameNotFound(f"{folder} holds no run: no <environment>/<searcher>-<seed>/{LOG_NAME}")
-    delivered = {result.environment: (path.parent, result) for path, result in results.items()}
-    names = dict.fromkeys([*delivered, *(log.parent.parent.name for log in logs)])
-    tasks = []
-    for name in sorted(names):
-        winner_folder, result = delivered.get(name, (folder / name / RESULT_PATH.parent, None))
-        studies = tuple(_read_study(log) for log in logs if log.parent.parent.name == name)
-        studies = tuple(sorted(studies, key=lambda study: (study.searcher, study.seed)))
-        front, scale = read_index(folder / name / FRONT_NAME), read_scale(folder / name)
-        tasks.append(Task(name, studies, result, winner_folder, front, scale))
-    return Run(folder.resolve().name, folder, tuple(tasks))
+    tasks = tuple(_read_task(folder / name, logs) for name in sorted(names))
+    return Run(folder.resolve().name, folder, tasks)
+
+
+def _read_task(place: Path, logs: Sequence[Path]) -> Task:
+    """The environment whose part of a run stands in `place`."""
+    own = (_read_study(log) for log in logs if log.parent.parent == place)
+    studies = tuple(sorted(own, key=lambda study: (study.searcher, study.seed)))
+    written = place / RESULT_PATH
+    result = read_result(written) if written.is_file() else None
+    return Task(place.name, studies, result, written.parent, read_index(place / FRONT_NAME), read_scale(place))
 
 
 def _read_study(log: Path) -> Study:
