@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from automc.errors import ConfigError
+from automc.errors import ConfigError, InputError
 from automc.files import closest, parse_yaml, suggest, yaml_lines
 
 _QUOTED = re.compile(r"'([^']*)'")
 
 Spec = TypeVar("Spec", bound=BaseModel)
+Place = tuple[str | int, ...]  # of a field, from the outermost on
+Checks = Mapping[Place, Callable[[], object]]  # of what fields name; each raises an `InputError` where it is not there
 
 
-def read_spec(model: type[Spec], path: Path, overrides: tuple[str, ...] = ()) -> Spec:
-    """Read a YAML file as `model`, with `overrides` of the form `a.b=value` laid over it.
+def read_spec(
+    model: type[Spec],
+    path: Path,
+    overrides: tuple[str, ...] = (),
+    checks: Callable[[Spec], Checks] = lambda spec: {},
+) -> Spec:
+    """Read a YAML file as `model`, with `overrides` of the form `a.b=value` laid over it, and make its `checks`.
 
     Raises `ConfigError` with all faults at once: file, line, field, what is allowed, the nearest name.
     """
@@ -33,17 +40,26 @@ def read_spec(model: type[Spec], path: Path, overrides: tuple[str, ...] = ()) ->
         _apply_override(content, override)
     places = {place: f"{path}:{line}" for place, line in yaml_lines(text).items()}
     for override in overrides:
-        laid: tuple[str | int, ...] = tuple(override.partition("=")[0].split("."))
+        laid: Place = tuple(override.partition("=")[0].split("."))
         below = {place: line for place, line in places.items() if place[: len(laid)] != laid}
         places = below | {laid: f"override '{override}'"}
-    return make_spec(model, content, str(path), places)
+    spec = make_spec(model, content, str(path), places)
+    faults = []
+    for place, check in checks(spec).items():
+        try:
+            check()
+        except InputError as error:
+            faults.append(f"{_where(place, str(path), places)}: {_dotted(place)}: {error}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return spec
 
 
 def make_spec(
     model: type[Spec],
     content: Mapping[str, Any],
     source: str,
-    places: Mapping[tuple[str | int, ...], str] | None = None,
+    places: Mapping[Place, str] | None = None,
 ) -> Spec:
     """Plain data as `model`; `source` names it in errors, and `places` says where in it a field stands.
 
@@ -69,15 +85,20 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     content[last] = parse_yaml(text, f"override '{override}'")
 
 
-def _fault(
-    model: type[BaseModel], fault: dict[str, Any], source: str, places: Mapping[tuple[str | int, ...], str]
-) -> str:
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place))
+
+
+def _where(place: Place, source: str, places: Mapping[Place, str]) -> str:
+    """The file and line of a field, or the override that it is from."""
+    while place and place not in places:
+        place = place[:-1]
+    return places.get(place, source)
+
+
+def _fault(model: type[BaseModel], fault: dict[str, Any], source: str, places: Mapping[Place, str]) -> str:
     location, allowed = _followed(model, fault["loc"])
-    known = location
-    while known and known not in places:
-        known = known[:-1]
-    where = places.get(known, source)
-    field = ".".join(str(part) for part in location)
+    where, field = _where(location, source, places), _dotted(location)
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown field '{field}'{suggest(str(location[-1]), allowed)}"
@@ -90,7 +111,7 @@ def _fault(
     return f"{where}: {field}: {message}. Got {fault['input']!r} instead{nearest or '.'}"
 
 
-def _followed(model: type[BaseModel], location: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], list[str]]:
+def _followed(model: type[BaseModel], location: Place) -> tuple[Place, list[str]]:
     """A fault's place in a file, and the fields that the innermost model on the way there has.
 
     pydantic adds to a place the tags of unions, and a mark behind a mapping's key.

@@ -143,22 +143,43 @@ def test_check_refuses_what_a_run_would_refuse(automc, tmp_path):
         "description: x\nenvs: [resnet8_digits]\nsearchers: [random, random]\n"
     )
     code, _, errors = automc("check", "mine")
-    assert "'random' appears twice" in errors
+    assert "mine.yaml:3: searchers: 'random' appears twice" in errors
     assert code == 2
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("network: resnet8", "network: resnet9", "Did you mean 'resnet8'?"),
-        ("name: digits", "name: digit", "Did you mean 'digits'?"),
-        ("network: resnet8", "network: resnet8\nmetric: acuracy", "Did you mean 'accuracy'?"),
+        ("network: resnet8", "network: resnet9", ":4: network: no network 'resnet9'. Did you mean 'resnet8'?"),
+        ("weights: resnet8_digits", "weights: gone", ":5: weights: {envs}/gone.safetensors does not exist"),
+        ("name: digits", "name: digit", ":7: data.name: no data set 'digit'. Did you mean 'digits'?"),
+        ("network: resnet8", "network: resnet8\nmetric: acuracy", ":5: metric: no metric 'acuracy'. Did you mean"),
+        ("device: host", "device: my_board", ":11: device: no 'my_board' in latency_tables/"),
+        ("search_space: joint", "search_space: joints", ":12: search_space: no 'joints' in search_spaces/. Did you"),
     ],
 )
-def test_check_knows_the_names_in_an_environment(automc, tmp_path, old, new, message):
+def test_check_says_which_file_and_field_names_what_is_not_there(automc, tmp_path, old, new, message):
+    assert old in DIGITS
     write_env(tmp_path, "mine", DIGITS.replace(old, new, 1))
     code, _, errors = automc("check", "mine")
-    assert message in " ".join(errors.split())
+    envs = tmp_path / "envs"
+    assert f"{envs / 'mine.yaml'}{message.format(envs=envs)}" in errors
+    assert code == 2
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_every_environment_of_an_experiment_is_checked_before_the_first_is_searched(
+    automc, tmp_path, monkeypatch, command
+):
+    monkeypatch.setattr("automc.search.experiment.run_experiment", lambda *given, **named: pytest.fail("searched"))
+    write_env(tmp_path, "mine", DIGITS.replace("network: resnet8", "network: resnet9"))
+    (tmp_path / "experiments").mkdir()
+    file = tmp_path / "experiments" / "two.yaml"
+    searchers = "[random, {name: tpe, settings: {a: 1}}]"
+    file.write_text(f"description: x\nenvs: [resnet8_digits, mine]\nsearchers: {searchers}\n")
+    code, _, errors = automc(command, "two")
+    assert f"{file}:2: envs.1: {tmp_path / 'envs' / 'mine.yaml'}:4: network: no network 'resnet9'" in errors
+    assert f"{file}:3: searchers: searcher tpe: unknown field 'a'" in errors
     assert code == 2
 
 

@@ -24,7 +24,7 @@ def test_an_experiment_lays_its_own_overrides_below_those_of_the_command(automc,
     text = "description: x\nenvs: [resnet8_digits]\nsearchers: [random]\noverrides: [goal.limits.latency_ms=40%, {0}]\n"
     (tmp_path / "experiments" / "mine.yaml").write_text(text.format("data.search=100"))
     given = ("trials=3", "env.goal.limits.latency_ms=50%")
-    spec, overrides = _specification("mine", given, None, None, None, None)
+    spec, overrides = _specification("mine", given, None, None, None, None, None)
     assert overrides == ("goal.limits.latency_ms=40%", "data.search=100", "goal.limits.latency_ms=50%")
     assert (spec.trials, spec.front) == (3, 0)
     assert read_environment("resnet8_digits", overrides)[0].goal.limits == {"latency_ms": "50%"}
@@ -40,7 +40,7 @@ def test_an_experiment_lays_its_own_overrides_below_those_of_the_command(automc,
 
 def test_a_front_is_asked_for_by_one_word():
     def asked(name, overrides=(), searcher=None, front=None):
-        spec, _ = _specification(name, overrides, searcher, None, None, front)
+        spec, _ = _specification(name, overrides, None, searcher, None, None, front)
         return spec.front, [(one.name, one.settings) for one in spec.searchers]
 
     assert asked("resnet8_digits") == (0, [("ppo", {})])

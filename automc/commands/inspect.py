@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automc.catalog import Kind, entries, find
+from automc.catalog import Kind, entries
 from automc.commands.console import note, say
-from automc.commands.specs import read_environment
+from automc.commands.specs import check_environment, check_experiment
 from automc.errors import AutomcError, ConfigError, NameNotFound
 from automc.files import cache_directory, closest, first_line, suggest
 from automc.reading import read_spec
@@ -193,39 +193,15 @@ def _kind_of(path: Path) -> Kind:
 def _check(kind: Kind, path: Path) -> None:
     match kind:
         case "envs":
-            _check_environment(read_spec(EnvironmentSpec, path), path)
+            check_environment(path)
         case "search_spaces":
             read_spec(SearchSpaceSpec, path)
         case "experiments":
-            _check_experiment(read_spec(ExperimentSpec, path))
+            check_experiment(path)
         case "latency_tables":
             from automc.cost.table import read_table
 
             read_table(path)
-
-
-def _check_environment(spec: EnvironmentSpec, path: Path) -> None:
-    from automc.environment.quality import find_metric
-    from automc.network.datasets import find_dataset
-    from automc.network.zoo import find_network
-
-    find_network(spec.network)
-    find_metric(spec.metric)
-    find("search_spaces", spec.search_space)
-    if spec.data.folder is None:
-        find_dataset(spec.data.name)
-    if spec.device != "host":
-        find("latency_tables", spec.device)
-    if spec.weights is not None and not (path.parent / spec.weights).is_file():
-        raise ConfigError(f"{path}: weights: there is no file {path.parent / spec.weights}")
-
-
-def _check_experiment(spec: ExperimentSpec) -> None:
-    from automc.search.experiment import members
-
-    for name in spec.envs:
-        read_environment(name, tuple(spec.overrides))
-    members(spec)
 
 
 def doctor_command(name: str, overrides: tuple[str, ...], weights: Path | None) -> None:

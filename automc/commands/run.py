@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from automc.catalog import entries, find
 from automc.commands.console import Meter, note, say
 from automc.commands.plugins import import_plugins
-from automc.commands.specs import open_problem, read_environment
+from automc.commands.specs import check_environment, check_experiment, open_problem
 from automc.errors import ConfigError, NameNotFound
 from automc.files import suggest
-from automc.reading import make_spec, read_spec
+from automc.reading import make_spec
 from automc.schema import EnvironmentSpec, ExperimentSpec, MonitorSpec
 
 if TYPE_CHECKING:
@@ -50,11 +50,9 @@ def run_command(
 ) -> None:
     """Search, deliver and report, or go on with it."""
     seconds = _seconds(time)
-    spec, of_environments = _specification(name, overrides, searcher, trials, seed, front)
+    spec, of_environments = _specification(name, overrides, weights, searcher, trials, seed, front)
     if monitor is not None:
         spec = spec.model_copy(update={"monitor": MonitorSpec(every=monitor)})
-    for environment in spec.envs:
-        read_environment(environment, of_environments)  # every fault of every file before any time is spent
     from automc.network.resources import take_threads
     from automc.search.experiment import members, run_experiment
     from automc.search.identity import identify
@@ -109,12 +107,16 @@ def _keep(load: Callable[[str], Problem], folder: Path) -> None:
 def _specification(
     name: str,
     overrides: tuple[str, ...],
+    weights: Path | None,
     searcher: str | None,
     trials: int | None,
     seed: int | None,
     front: int | None,
 ) -> tuple[ExperimentSpec, tuple[str, ...]]:
-    """The experiment of that name, or one of an environment and one searcher; and the environments' overrides."""
+    """The experiment of that name, or one of an environment and one searcher; and the environments' overrides.
+
+    Whatever they name is there.
+    """
     if name in entries("experiments"):
         if searcher is not None:
             raise ConfigError(
@@ -130,12 +132,12 @@ def _specification(
                 raise ConfigError(f"override '{text}': {name} is an experiment; a field of its environments is {field}")
         options = {"trials": trials, "seeds": None if seed is None else [seed], "front": front}
         asked = tuple(f"{field}={value}" for field, value in options.items() if value is not None)
-        experiment = read_spec(ExperimentSpec, find("experiments", name), outer + asked)
+        experiment = check_experiment(find("experiments", name), outer + asked, inner, weights)
         return experiment, (*experiment.overrides, *inner)
     if name not in entries("envs"):
         known = [*entries("experiments"), *entries("envs")]
         raise NameNotFound(f"no '{name}' in experiments/ or envs/{suggest(name, known)}")
-    spec, _ = read_environment(name, overrides)
+    spec = check_environment(find("envs", name), overrides, weights)
     chosen = searcher or _SEARCHER
     content = {
         "description": spec.description,

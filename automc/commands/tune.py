@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from automc.catalog import find
 from automc.commands.artifacts import read_policy
 from automc.commands.console import note, say
-from automc.commands.specs import open_problem, read_environment
+from automc.commands.specs import check_environment, open_problem
 from automc.errors import StorageError
 from automc.files import write_atomic
 from automc.schema import FinetuningSpec
@@ -28,7 +29,7 @@ def tune_command(
 ) -> None:
     """Search, and write the best recipe, as the command of a search that uses it, and the network that it gave."""
     policy_of = read_policy(policy)
-    read_environment(name, overrides)  # its faults, too, are for whoever waits at the terminal
+    check_environment(find("envs", name), overrides, weights)  # its faults, too, are for whoever waits at the terminal
     folder = out or Path("runs") / "tuned" / name
     if background:
         options = [f"--plugin={plugin}" for plugin in plugins]

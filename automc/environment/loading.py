@@ -65,7 +65,7 @@ def load_problem(
     dataset = open_dataset(spec, file)
     with torch.random.fork_rng(devices=[]):  # fresh weights, replaced at once, are drawn from torch's global generator
         module = build_network(spec.network, len(dataset.classes), dataset.train.pixels.shape[3])
-    load_weights(module, _own_weights(spec, file) if weights is None else Path(weights))
+    load_weights(module, own_weights(spec, file) if weights is None else Path(weights))
     if weights is not None and spec.data.carve_from == "train":
         report(_FOREIGN_WEIGHTS.format(path=weights))
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"carve_from": "test"})})
@@ -190,7 +190,8 @@ def _grown(network: Network, spec: EnvironmentSpec) -> Network:
     return network
 
 
-def _own_weights(spec: EnvironmentSpec, file: Path) -> Path:
+def own_weights(spec: EnvironmentSpec, file: Path) -> Path:
+    """The weights that an environment file names. Raises `WeightsError` where it names none, or they are not there."""
     advice = f"train them with:\n  automc train {file.stem}\nor name a file with --weights"
     if spec.weights is None:
         raise WeightsError(f"{file} names no weights; {advice}")

@@ -65,7 +65,7 @@ def members(spec: ExperimentSpec, only: str | None = None) -> list[Member]:
     names = [searcher.name for searcher in spec.searchers]
     for searcher in spec.searchers:
         if names.count(searcher.name) > 1:
-            raise ConfigError(f"searchers: '{searcher.name}' appears twice; its studies would share their folders")
+            raise ConfigError(f"'{searcher.name}' appears twice; its studies would share their folders")
         check_settings(searcher.name, searcher.settings)
     product = [(env, searcher, seed) for env in spec.envs for searcher in spec.searchers for seed in spec.seeds]
     found = [Member(*one, position, len(product)) for position, one in enumerate(product, start=1)]
