@@ -12,7 +12,7 @@ from automc.compression.policy import Policy
 from automc.environment.evaluator import Evaluator
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
-from automc.errors import ConfigError, NameNotFound, RunMismatch
+from automc.errors import ConfigError, InfeasibleBudget, NameNotFound, RunMismatch
 from automc.reading import read_spec
 from automc.schema import EnvironmentSpec, ExperimentSpec, GoalSpec, SearcherSpec
 from automc.search.experiment import Member, members, run_experiment, study_header
@@ -145,6 +145,31 @@ def test_faults_are_found_before_anything_runs(tmp_path: Path) -> None:
         experiment(random, SearcherSpec(name="greedy", settings={"sped": 1}))
     with pytest.raises(ConfigError, match="'random' appears twice"):
         experiment(random, random)
+    with pytest.raises(ConfigError, match="agent: nowhere holds no saved agent"):
+        experiment(random, SearcherSpec(name="ppo", settings={"agent": "nowhere"}))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_later_environment_or_searcher_refuses_is_told_before_the_first_study(
+    tmp_path: Path, workers: int
+) -> None:
+    goals = {"hard": GoalSpec(), "soft": GoalSpec(reward="mnasnet"), "tight": GoalSpec(limits={"latency_ms": "1%"})}
+
+    def load(name: str) -> Problem:
+        problem = tiny_problem(goals[name])
+        _ = problem.limits.hard and problem.cheapest  # as `load_problem`, which refuses a budget that nothing meets
+        return problem
+
+    def experiment(environment: str) -> None:
+        searchers = [SearcherSpec(name="random"), SearcherSpec(name="ppo", settings={"least_budget": 0.5})]
+        spec = ExperimentSpec(description="", envs=["hard", environment], searchers=searchers, trials=2)
+        run_experiment(spec, tmp_path, load, workers=workers)
+
+    with pytest.raises(ConfigError, match="least_budget needs"):
+        experiment("soft")
+    with pytest.raises(InfeasibleBudget):
+        experiment("tight")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_header_names_all_that_decides_the_log() -> None:

@@ -59,14 +59,14 @@ class Member:
 def members(spec: ExperimentSpec, only: str | None = None) -> list[Member]:
     """The studies of an experiment in the order of running; with `only`, as in `2/8`, every eighth from the second.
 
-    Raises `ConfigError` for settings that a searcher does not have, for two searchers that would share a folder, and
-    for an `only` that is not K/N; `NameNotFound` for an unknown searcher.
+    Raises `ConfigError` for settings that a searcher does not have or that name a file that is not there, for two
+    searchers that would share a folder, and for an `only` that is not K/N; `NameNotFound` for an unknown searcher.
     """
     names = [searcher.name for searcher in spec.searchers]
     for searcher in spec.searchers:
         if names.count(searcher.name) > 1:
             raise ConfigError(f"'{searcher.name}' appears twice; its studies would share their folders")
-        check_settings(searcher.name, searcher.settings)
+        check_settings(searcher.name, searcher.settings).hashes()  # reads the files that they name
     product = [(env, searcher, seed) for env in spec.envs for searcher in spec.searchers for seed in spec.seeds]
     found = [Member(*one, position, len(product)) for position, one in enumerate(product, start=1)]
     if only is None:
@@ -108,16 +108,22 @@ def run_experiment(
 ) -> None:
     """Run every study of `spec` in its folder below `folder`; the same call goes on where a stopped one was.
 
+    Before the first study begins, every environment is loaded and every searcher built once, so that whatever they
+    refuse is told before any time is spent; `seconds` count from then on.
+
     `load` makes the problem of an environment's name. Several `workers` are processes: studies run side by side, and
     where there are more workers than studies, so do the evaluations that a searcher asks for at once. `load` must then
     be picklable, as each process loads its own. After `seconds` no study makes a trial more, and no other one begins.
-    `ended` is told of every study how many trials it has in the end. Raises as `members` and `Study.run`.
+    `ended` is told of every study how many trials it has in the end. Raises as `members`, `load`, `build_searcher` and
+    `Study.run`.
     """
-    deadline = time.monotonic() + seconds
     chosen = members(spec, only)
     if not chosen:  # a part of more parts than there are studies
         return
     studies = min(workers, len(chosen))
+    known = lru_cache(1)(_evaluator)  # studies of one environment share what is known
+    _check(chosen, load, known if studies == 1 else _evaluator)
+    deadline = time.monotonic() + seconds
     run = partial(
         _run_member,
         load=load,
@@ -130,9 +136,21 @@ def run_experiment(
     if studies > 1:
         _run_in_processes(chosen, run, studies, report, ended)
         return
-    known = lru_cache(1)(_evaluator)  # studies of one environment share what is known
     for member in chosen:
         ended(member, run(member, known, report=report))
+
+
+def _check(
+    chosen: list[Member],
+    load: Callable[[str], Problem],
+    evaluator_of: Callable[[Callable[[str], Problem], str], Evaluator],
+) -> None:
+    """Load every environment, last the one that is searched first; let each searcher refuse what it will."""
+    for environment in reversed(dict.fromkeys(member.environment for member in chosen)):
+        problem = evaluator_of(load, environment).problem
+        for member in chosen:
+            if member.environment == environment:
+                build_searcher(member.searcher.name, member.searcher.settings, problem, member.seed)
 
 
 def _evaluator(load: Callable[[str], Problem], environment: str) -> Evaluator:
