@@ -68,7 +68,7 @@ def trained_module() -> nn.Module:
     return module
 
 
-def digits_problem(epochs: float = 0.0, target: str = "portable") -> Problem:
+def digits_problem(epochs: float = 0.0, target: str = "portable", **changes: Any) -> Problem:
     torch.set_num_threads(1)
     dataset, module = load_dataset("digits"), trained_module()
     spec = EnvironmentSpec(
@@ -76,6 +76,7 @@ def digits_problem(epochs: float = 0.0, target: str = "portable") -> Problem:
         network="small",
         data=DataSpec(name="digits", search=60, selection=80, calibration=64),
         finetuning=FinetuningSpec(epochs=epochs, crop=0, flip=False, learning_rate=0.003),
+        **changes,
     )
     table = macs_table(trace(module, (1, 8, 8), dataset.mean, dataset.std, "small"))
     table = replace(table, header=replace(table.header, target=target))
@@ -90,6 +91,14 @@ def load(name: str) -> Problem:
 def experiment(*names: str) -> ExperimentSpec:
     searchers = [SearcherSpec(name=name) for name in names]
     return ExperimentSpec(description="", envs=["small"], searchers=searchers, trials=8)
+
+
+def write_study(problem: Problem, folder: Path, *policies: Policy) -> None:
+    """The log of a search that tried these policies."""
+    with TrialLog(folder / "random-0", {"searcher": "random", "seed": 0}, pytest.fail) as log:
+        for number, policy in enumerate(policies):
+            outcome = Evaluator(problem).outcome(policy)
+            log.append(Trial(number, policy, outcome.metrics, outcome.reward))
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +231,21 @@ def test_fine_tuning_is_kept_only_where_it_helps_on_the_selection_split(
         assert accuracy == result.selection.selection_quality
     else:
         assert accuracy > result.selection.selection_quality
+
+
+@pytest.mark.parametrize("reward", ["mnasnet", "absolute", "fastest"])
+def test_where_a_goal_rewards_cheaper_networks_the_uniform_one_costs_no_more_than_the_winner(
+    reward: Any, tmp_path: Path
+) -> None:
+    problem = digits_problem(goal=GoalSpec(reward=reward, limits={"latency_ms": "90%"}))
+    policy = problem.space.policy(problem.space.smallest())
+    write_study(problem, tmp_path, policy)
+    result = deliver(problem, tmp_path)
+    row = result.row("uniform")
+    assert row is not None
+    assert row.latency_ms is not None
+    assert result.delivered.latency_ms is not None
+    assert row.latency_ms <= result.delivered.latency_ms
 
 
 def test_layers_stand_beside_what_they_were(delivered: tuple[Problem, Path, Result]) -> None:

@@ -16,6 +16,7 @@ from automc.compression.program import Program
 from automc.cost.model import CostModel
 from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
+from automc.environment.reward import Limits
 from automc.errors import VerificationError
 from automc.files import canonical_json, sha256_of, write_atomic
 from automc.reporting import Report
@@ -159,7 +160,7 @@ def _contestants(evaluator: Evaluator, winner: Winner, place: Path, report: Repo
     problem, policy = evaluator.problem, winner.candidate.trial.policy
     dense = problem.dense
     contestants = [Contestant("dense_int8", "dense int8", dense, evaluator.program(dense))]
-    if (uniform := _best_uniform(problem, winner.candidates)) is not None:
+    if (uniform := _best_uniform(problem, winner)) is not None:
         label = "uniform at the same budget"
         contestants.append(Contestant("uniform", label, uniform, evaluator.program(uniform)))
     searched = Contestant("searched", "searched", policy, evaluator.program(policy))
@@ -175,11 +176,18 @@ def _contestants(evaluator: Evaluator, winner: Winner, place: Path, report: Repo
     return contestants
 
 
-def _best_uniform(problem: Problem, count: int) -> Policy | None:
-    """Of as many uniform policies as the winner had rivals, the least compressed ones, the best on the search split."""
-    evaluator = Evaluator(problem)
-    policies = [problem.space.policy(choices) for choices in uniform_choices(problem)[:count]]
-    return max(policies, key=lambda policy: evaluator.outcome(policy).reward, default=None)
+def _best_uniform(problem: Problem, winner: Winner) -> Policy | None:
+    """Of as many uniform policies as the winner had rivals, the least compressed in its budget, the best in the search.
+
+    The budget is the limits where nothing is gained by staying below them, and otherwise what the winner costs.
+    """
+    evaluator, budget = Evaluator(problem), problem.limits
+    if budget.goal.reward != "amc":
+        cost = problem.cost(winner.candidate.trial.policy)
+        budget = Limits(budget.goal, {metric: getattr(cost, metric) for metric in budget.costs})
+    policies = map(problem.space.policy, uniform_choices(problem))
+    within = [policy for policy in policies if budget.fits(problem.cost(policy))][: winner.candidates]
+    return max(within, key=lambda policy: evaluator.outcome(policy).reward, default=None)
 
 
 def _finetuned(problem: Problem, program: Program, place: Path, report: Report) -> Program:
