@@ -257,6 +257,16 @@ def test_layers_stand_beside_what_they_were(delivered: tuple[Problem, Path, Resu
     assert sum(layer.macs for layer in result.layers) == result.delivered.macs
 
 
+def test_a_layer_that_keeps_more_channels_than_there_were_is_delivered(tmp_path: Path) -> None:
+    problem = digits_problem(grow={"0": 12}, goal=GoalSpec(limits={"macs": "110%"}))
+    kept = {"0": 1.0, "2": 0.5}
+    write_study(problem, tmp_path, Policy(keep_ratio=kept).normalised(problem.network))
+    result = deliver(problem, tmp_path)
+    assert [(layer.kept_channels, layer.channels) for layer in result.layers] == [(12, 8), (4, 8), (10, 10)]
+    assert result.verification.different_logits == 0
+    assert read_result(tmp_path / "winner" / "result.json") == result
+
+
 def test_a_layer_of_several_convolutions_is_one_row(tmp_path: Path) -> None:
     problem = digits_problem()
     first, *_, last = (layer.name for layer in problem.network.convs)

@@ -172,6 +172,13 @@ def test_axes_bear_units_and_every_layer_its_name(tmp_path):
     assert f"{layer.kept_channels}/{layer.channels}" in _texts(drawn["policy"])
 
 
+def test_no_bar_reaches_its_text_also_where_a_layer_was_grown():
+    first, *others = make_result().layers
+    panel = plots.draw_policy([first.model_copy(update={"kept_channels": 24}), *others]).axes[0]
+    assert max(bar.get_width() for bar in panel.patches) == 24 / 16
+    assert all(24 / 16 < text.get_position()[0] < panel.get_xlim()[1] for text in panel.texts)
+
+
 def test_a_policy_without_latencies_has_no_latency_panel():
     layers = [layer.model_copy(update={"latency_ms": None, "dense_latency_ms": None}) for layer in make_result().layers]
     assert len(plots.draw_policy(layers).axes) == 3

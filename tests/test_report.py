@@ -194,6 +194,15 @@ def test_an_environment_is_called_as_its_folder_is(tmp_path):
     assert (task.environment, len(task.studies), task.result) == ("again", 1, make_result())
 
 
+def test_a_layer_that_was_grown_stands_beside_what_it_was(tmp_path, page):
+    (grown, *others) = make_result().layers
+    layers = (grown.model_copy(update={"kept_channels": 24}), *others)
+    text = Page(report_of(make_run(tmp_path, layers=layers))).text
+    assert "24 instead of 16" in text
+    assert "longer than its track" in text
+    assert "longer than its track" not in page
+
+
 def test_missing_numbers_are_dashes(tmp_path):
     bare = Row(kind="searched", label="searched", quality=0.9, images=10, size_bytes=2048, macs=10**6)
     text = Page(report_of(make_run(tmp_path, rows=(bare,), energy_source="", layers=()))).text
@@ -277,7 +286,7 @@ def test_a_result_survives_its_file(tmp_path):
         ('"kind": "uniform"', '"kind": "dense_int8"', "each kind at most once"),
         ('"kind": "searched"', '"kind": "search"', "rows.3.kind: Input should be"),
         ('"lower_ms": 0.4158', '"lower_ms": 9.0', "lower_ms <= median_ms"),
-        ('"kept_channels": 15', '"kept_channels": 99', "must not exceed channels"),
+        ('"kept_channels": 15', '"kept_channels": 0', "greater than or equal to 1"),
         ('_quality": 0.92', '_quality": NaN', "finite"),
         ("}", "", "Invalid JSON"),
     ],

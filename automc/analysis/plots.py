@@ -198,13 +198,13 @@ def draw_policy(layers: Sequence[LayerRow]) -> Figure:
 
 
 def _bars(axes: Axes, values: Sequence[float], full: float, colour: str, texts: Sequence[str]) -> None:
-    """Bars over a pale track that ends where nothing was compressed."""
-    rows = np.arange(len(values))
+    """Bars over a pale track that ends where nothing was compressed; only what was grown goes beyond it."""
+    rows, end = np.arange(len(values)), max(full, *values)
     axes.barh(rows, full, color=_QUIET, alpha=0.2, height=0.72)
     axes.barh(rows, values, color=colour, height=0.72)
     for row, text in enumerate(texts):
-        axes.text(full * 1.03, row, text, va="center", ha="left", fontsize=7.5)
-    axes.set_xlim(0, full * 1.3)
+        axes.text(end * 1.03, row, text, va="center", ha="left", fontsize=7.5)
+    axes.set_xlim(0, end * 1.3)
 
 
 @_styled()

@@ -82,6 +82,8 @@ def _figure(svg: str, caption: str) -> dict[str, str]:
 def _delivered(result: Result, prefix: str) -> dict[str, Any]:
     """What the winner adds to a section."""
     caption = "What remains of each layer of the delivered network; a full track is the dense network at 8 bits."
+    if any(layer.keep_ratio > 1 for layer in result.layers):
+        caption += " A bar that is longer than its track is of a layer that was given more channels."
     policy = _figure(to_svg(draw_policy(result.layers), f"{prefix}-policy"), caption) if result.layers else None
     return {
         "description": result.description,
@@ -101,7 +103,7 @@ def _layer(layer: LayerRow) -> tuple[str, ...]:
     return (
         layer.name,
         layer.kind,
-        f"{layer.kept_channels} of {layer.channels}",
+        f"{layer.kept_channels} {'of' if layer.keep_ratio <= 1 else 'instead of'} {layer.channels}",
         layer.weights,
         "float" if layer.activation_bits is None else str(layer.activation_bits),
         digits(layer.macs / QUANTITIES["macs"].divisor),

@@ -76,8 +76,8 @@ class LayerRow(_Model):
 
     name: str
     kind: Literal["convolution", "depthwise", "dense"]
-    channels: Annotated[int, Field(ge=1)]  # of the dense network's layer
-    kept_channels: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]  # of the dense network's layer, as it was given
+    kept_channels: Annotated[int, Field(ge=1)]  # more than there were, if the layer was grown
     method: str = "uniform"  # what was chosen for its weights
     weight_bits: Annotated[int, Field(ge=1, le=8)]  # that it computes with
     activation_bits: Annotated[int, Field(ge=1, le=8)] | None = None  # of the tensor it writes; the result has none
@@ -87,12 +87,6 @@ class LayerRow(_Model):
     dense_latency_ms: Positive | None = None  # the same layer, whole, at 8 bits
     kernel: str = ""
 
-    @model_validator(mode="after")
-    def _no_more_than_there_were(self) -> Self:
-        if self.kept_channels > self.channels:
-            raise ValueError("kept_channels must not exceed channels")
-        return self
-
     @property
     def weights(self) -> str:
         """What its weights are, in a word."""
@@ -100,7 +94,7 @@ class LayerRow(_Model):
 
     @property
     def keep_ratio(self) -> float:
-        """The share of the layer's output channels that remains."""
+        """The share of the layer's output channels that remains; above 1 where it was grown."""
         return self.kept_channels / self.channels
 
 
