@@ -58,7 +58,7 @@ print(sorted({"torch", "gymnasium", "numpy", "pydantic", "optuna"} & set(sys.mod
         (("run", "quickstart", "--only", "3/2"), "only must be K/N"),
         (("run", "quickstart", "--searcher", "random"), "searchers=[random]"),
         (("run", "resnet8_digits", "--searcher", "pppo"), "Did you mean 'ppo'?"),
-        (("run", "resnet8_digits", "--weights", "none.safetensors"), "none.safetensors"),
+        (("run", "resnet8_digits", "--weights", "none.safetensors"), "'none.safetensors' does not exist"),
         (("run", "resnet20_cifar10"), "automc data get cifar10"),
         (("doctor", "resnet8_digit"), "Did you mean 'resnet8_digits'?"),
         (("apply", "resnet8_digits", "none.json"), "cannot read the policy none.json"),
@@ -322,6 +322,24 @@ def test_tune_works_in_the_background_and_goes_on_here_and_its_recipe_is_a_searc
     assert [*command[:3], out, folder] == ["automc", "run", "resnet8_digits", "--out", "runs/resnet8_digits_tuned"]
     found, _ = read_environment("resnet8_digits", tuple(command[3:]))
     assert (found.device, found.finetuning.epochs) == ("test_table", 0.18)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--epochs", "0.1"), "a budget of 0.1 epochs is less than one trial"),
+        (("finetuning.epochs=0",), "Got 0 instead"),
+    ],
+)
+@pytest.mark.parametrize("background", [(), ("--background",)])
+def test_an_impossible_budget_is_refused_before_anything_is_loaded(
+    automc, tmp_path, monkeypatch, arguments, message, background
+):
+    monkeypatch.setattr("automc.commands.tune.open_problem", lambda *given: pytest.fail("loaded"))
+    monkeypatch.setattr("automc.commands.tune._detach", lambda *given: pytest.fail("detached"))
+    code, _, errors = automc("tune", "resnet8_digits", "uniform:0.5,4,7", *arguments, *background)
+    assert message in errors
+    assert code == 2
 
 
 def test_tune_in_the_background_says_where_it_cannot_write(automc, tmp_path):

@@ -28,8 +28,12 @@ def tune_command(
     plugins: tuple[str, ...],
 ) -> None:
     """Search, and write the best recipe, as the command of a search that uses it, and the network that it gave."""
+    from automc.search.tuning import PROGRAM_NAME, RECIPE_NAME, read_tuning, trial_lengths, tune
+
     policy_of = read_policy(policy)
-    check_environment(find("envs", name), overrides, weights)  # its faults, too, are for whoever waits at the terminal
+    # These faults, too, are for whoever waits at the terminal.
+    spec = check_environment(find("envs", name), overrides, weights)
+    trial_lengths(spec.finetuning, epochs)
     folder = out or Path("runs") / "tuned" / name
     if background:
         options = [f"--plugin={plugin}" for plugin in plugins]
@@ -37,7 +41,6 @@ def tune_command(
         _detach(options + ([] if weights is None else [f"--weights={weights}"]), folder)
         return
     from automc.network.resources import take_threads
-    from automc.search.tuning import PROGRAM_NAME, RECIPE_NAME, read_tuning, tune
 
     take_threads(1)  # the result then does not depend on the machine's cores
     problem = open_problem(name, overrides, weights)

@@ -52,6 +52,24 @@ class Tuning:
     quality: float
 
 
+def trial_lengths(recipe: FinetuningSpec, epochs: float) -> list[float]:
+    """After how many epochs of training a trial is judged, shortest first; the last are those of `recipe`.
+
+    Raises `ConfigError` where a budget of `epochs` for all trials does not reach for one or has no end.
+    """
+    if recipe.epochs == 0:
+        raise ConfigError("finetuning.epochs must be greater than 0 to be tuned. Got 0 instead.")
+    lengths = [recipe.epochs / _FACTOR**power for power in reversed(range(_LENGTHS))]
+    if not math.isfinite(epochs):
+        raise ConfigError(f"the budget must be a number of epochs. Got {epochs} instead.")
+    if epochs < sum(lengths):
+        raise ConfigError(
+            f"a budget of {epochs:g} epochs is less than one trial of {recipe.epochs:g} epochs needs, which is "
+            f"{sum(lengths):g}: raise --epochs or lower finetuning.epochs"
+        )
+    return lengths
+
+
 def tune(
     problem: Problem, policy: Policy, folder: Path, epochs: float, seed: int = 0, report: Report = _LOGGER.info
 ) -> Tuning:
@@ -65,20 +83,10 @@ def tune(
     `folder` holds a checksummed line a length in `tuning.log`, the table of all in `tuning.txt`, and the best Program
     that was trained for the whole length. The same call goes on where it was stopped, with a larger budget, too.
 
-    Raises `ConfigError` where the budget does not reach for one trial or has no end, `RunMismatch` where `folder` holds
-    another tuning, otherwise as `RecordLog`.
+    Raises as `trial_lengths`, `RunMismatch` where `folder` holds another tuning, otherwise as `RecordLog`.
     """
     recipe = problem.spec.finetuning
-    if recipe.epochs == 0:
-        raise ConfigError("finetuning.epochs must be greater than 0 to be tuned. Got 0 instead.")
-    lengths = [recipe.epochs / _FACTOR**power for power in reversed(range(_LENGTHS))]
-    if not math.isfinite(epochs):
-        raise ConfigError(f"the budget must be a number of epochs. Got {epochs} instead.")
-    if epochs < sum(lengths):
-        raise ConfigError(
-            f"a budget of {epochs:g} epochs is less than one trial of {recipe.epochs:g} epochs needs, which is "
-            f"{sum(lengths):g}: raise --epochs or lower finetuning.epochs"
-        )
+    lengths = trial_lengths(recipe, epochs)
     program = Evaluator(problem, "sequential").program(policy)
     header = {
         "format": _FORMAT,
