@@ -290,7 +290,7 @@ def test_the_log_of_a_training_survives_its_resumption(automc, tmp_path):
     assert (tmp_path / "mine" / "resnet8_digits.log").read_text() == log
 
 
-def test_tune_works_in_the_background_and_goes_on_here_and_its_recipe_is_a_search_s(automc, tmp_path):
+def test_tune_works_in_the_background_and_goes_on_here_and_its_recipe_is_a_search_s(automc, tmp_path, monkeypatch):
     (tmp_path / "latency_tables").mkdir()
     network = trace(build_network("resnet8", 10, 1), (1, 8, 8), (0.3,), (0.4,), "resnet8")
     write_table(macs_table(network), tmp_path / "latency_tables" / "test_table.csv")
@@ -312,15 +312,18 @@ def test_tune_works_in_the_background_and_goes_on_here_and_its_recipe_is_a_searc
         os.kill(process, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):  # where it was waited for already
             os.waitpid(process, 0)
-    code, output, errors = automc("tune", *given, "--epochs", "0.3")
+    (tmp_path / "their_plugin.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, output, errors = automc("--plugin", "their_plugin", "tune", *given, "--epochs", "0.3")
     assert code == 0, errors
     code, shown, _ = automc("show", "tuned")
     assert code == 0
     assert shown.startswith((tmp_path / "tuned" / "tuning.txt").read_text())
     assert shown.splitlines()[-1] in output.splitlines()
     *command, out, folder = shlex.split(shown.splitlines()[-1])
-    assert [*command[:3], out, folder] == ["automc", "run", "resnet8_digits", "--out", "runs/resnet8_digits_tuned"]
-    found, _ = read_environment("resnet8_digits", tuple(command[3:]))
+    assert command[:4] == ["automc", "--plugin=their_plugin", "run", "resnet8_digits"]
+    assert [out, folder] == ["--out", "runs/resnet8_digits_tuned"]
+    found, _ = read_environment("resnet8_digits", tuple(command[4:]))
     assert (found.device, found.finetuning.epochs) == ("test_table", 0.18)
 
 

@@ -35,8 +35,8 @@ def tune_command(
     spec = check_environment(find("envs", name), overrides, weights)
     trial_lengths(spec.finetuning, epochs)
     folder = out or Path("runs") / "tuned" / name
+    options = [f"--plugin={plugin}" for plugin in plugins]
     if background:
-        options = [f"--plugin={plugin}" for plugin in plugins]
         options += ["tune", name, policy, *overrides, f"--epochs={epochs}", f"--seed={seed}", f"--out={folder}"]
         _detach(options + ([] if weights is None else [f"--weights={weights}"]), folder)
         return
@@ -49,18 +49,18 @@ def tune_command(
     for line in read_tuning(folder):
         say(line)
     say(f"best: {reading.title} {reading.show(tuning.quality)} on the selection images; a search uses its recipe by")
-    recipe = _search_with(tuning.recipe, name, overrides, weights)
+    recipe = shlex.join(["automc", *options, *_search_with(tuning.recipe, name, overrides, weights)])
     write_atomic(folder / RECIPE_NAME, recipe + "\n")
     say(recipe)
     say(f"written to {folder / PROGRAM_NAME}; build its library with: automc compile {folder}")
 
 
-def _search_with(recipe: FinetuningSpec, name: str, overrides: tuple[str, ...], weights: Path | None) -> str:
-    """The command, for a shell, of a search of the same environment that fine-tunes its winner by `recipe`."""
+def _search_with(recipe: FinetuningSpec, name: str, overrides: tuple[str, ...], weights: Path | None) -> list[str]:
+    """The command of a search of the same environment that fine-tunes its winner by `recipe`."""
     others = [override for override in overrides if not override.startswith("finetuning")]
     found = [f"finetuning.{field}={value}" for field, value in recipe.model_dump(mode="json").items()]
     given = [] if weights is None else ["--weights", str(weights)]
-    return shlex.join(["automc", "run", name, *others, *found, *given, "--out", str(Path("runs") / f"{name}_tuned")])
+    return ["run", name, *others, *found, *given, "--out", str(Path("runs") / f"{name}_tuned")]
 
 
 def _detach(arguments: list[str], folder: Path) -> None:
