@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -343,6 +344,15 @@ def test_an_impossible_budget_is_refused_before_anything_is_loaded(
     code, _, errors = automc("tune", "resnet8_digits", "uniform:0.5,4,7", *arguments, *background)
     assert message in errors
     assert code == 2
+
+
+def test_show_of_a_tuning_that_has_not_begun_says_where_its_output_is(automc, tmp_path, monkeypatch):
+    monkeypatch.setattr("automc.commands.tune.subprocess.Popen", lambda *given, **named: SimpleNamespace(pid=1))
+    code, output, _ = automc("tune", "resnet8_digits", "uniform:0.5,4,7", "--out", "tuned", "--background")
+    assert (code, "automc show tuned" in output) == (0, True)
+    code, output, _ = automc("show", "tuned")
+    assert code == 0
+    assert output.startswith(f"tuned: no trial has begun; {Path('tuned', 'output.txt')} says")
 
 
 def test_tune_in_the_background_says_where_it_cannot_write(automc, tmp_path):

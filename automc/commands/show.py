@@ -12,12 +12,23 @@ from automc.search.identity import is_run, runs_below
 
 def show_command(folder: Path) -> None:
     """Print a tuning's trials and what uses the best recipe, or the best trial so far of each study of a run."""
-    from automc.search.tuning import LOG_NAME, RECIPE_NAME, read_tuning
+    from automc.search.tuning import RECIPE_NAME
 
-    for line in read_tuning(folder) if (folder / LOG_NAME).is_file() else _studies(run_at(folder)):
+    for line in _found(folder):
         say(line)
     if (folder / RECIPE_NAME).is_file():
         say((folder / RECIPE_NAME).read_text().rstrip())
+
+
+def _found(folder: Path) -> list[str]:
+    from automc.commands.tune import OUTPUT_NAME
+    from automc.search.tuning import LOG_NAME, read_tuning
+
+    if (folder / LOG_NAME).is_file():
+        return read_tuning(folder)
+    if (folder / OUTPUT_NAME).is_file() and not is_run(folder):
+        return [f"{folder}: no trial has begun; {folder / OUTPUT_NAME} says what comes before, or why there is none"]
+    return _studies(run_at(folder))
 
 
 def _studies(run: Path) -> list[str]:

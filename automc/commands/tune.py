@@ -15,6 +15,8 @@ from automc.errors import StorageError
 from automc.files import write_atomic
 from automc.schema import FinetuningSpec
 
+OUTPUT_NAME = "output.txt"  # what a tuning in the background says
+
 
 def tune_command(
     name: str,
@@ -65,7 +67,7 @@ def _search_with(recipe: FinetuningSpec, name: str, overrides: tuple[str, ...], 
 
 def _detach(arguments: list[str], folder: Path) -> None:
     """Run automc with `arguments` in a session of its own, which outlives this one."""
-    output = folder / "output.txt"
+    output = folder / OUTPUT_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = output.open("ab")
