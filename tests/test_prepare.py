@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from automc.choices import Uniform
+from automc.choices import Codebook, Uniform
 from automc.compression.executor import Executor
 from automc.compression.interpreter import interpret, interpret_all
 from automc.compression.operations import Convolve, Select
@@ -19,7 +19,7 @@ from automc.network.datasets import load_dataset
 from automc.network.forward import forward
 from automc.network.graph import Network
 from automc.network.training import normalise
-from tests.networks import TINY_NETWORKS, TinyConcat, TinyDepthwise, TinyPlain, TinyResidual, traced
+from tests.networks import TINY_NETWORKS, TinyConcat, TinyDepthwise, TinyPlain, TinyResidual, randomise, traced
 
 TRAIN = load_dataset("digits").train.pixels
 CALIBRATION, HELD_OUT = TRAIN[:160], TRAIN[160:320]
@@ -201,6 +201,19 @@ def test_channels_without_weights_or_values_still_make_a_program(spoil, fidelity
         assert np.abs(logits - dense_logits(network)).max() < 0.1
     elif bits == 8:
         assert relative_error(program, network) < 0.03
+
+
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+@pytest.mark.parametrize("choice", [Uniform(weight_bits=1), Uniform(weight_bits=4), Codebook(entries=4)])
+def test_a_channel_without_weights_writes_its_bias_whether_or_not_a_code_is_zero(choice, fidelity):
+    module = nn.Sequential(nn.Conv2d(1, 128, 3), nn.ReLU(), nn.Conv2d(128, 4, 3), nn.Flatten(), nn.Linear(64, 10))
+    randomise(module, 0)
+    with torch.no_grad():
+        module[2].weight[1], module[2].bias[1] = 0, 0.5
+    program = getattr(Preparation(traced(module), CALIBRATION[:16]), fidelity)(Policy(weights={"2": choice}))
+    target = program.tensors["2"]
+    written = interpret_all(program, HELD_OUT[:16])["2"][..., 1]
+    assert (written == round(0.5 / target.scale) + target.zero_point).all()
 
 
 def test_one_image_is_enough_and_none_is_refused():

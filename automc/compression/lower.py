@@ -36,7 +36,8 @@ from automc.network.graph import Activation, Add, Concat, Conv, Curve, Gather, I
 # An integer bias keeps at most this many bits, so that a channel of nearly dead weights does not overflow the
 # accumulator, nor the 2^24 below which float32 sums are exact.
 _BIAS_BITS = 22
-_SMALLEST_MULTIPLIER = 2.0**-24  # what a step of the accumulator then adds to the target is lost in rounding
+# Where no code is 0, dead weights keep codes, and more bits of the bias make their sum vanish beside it.
+_BIAS_BITS_WITHOUT_ZERO = 29
 
 Channels = NDArray[np.int64]
 
@@ -259,7 +260,8 @@ def _coarser(
     weights: IntegerWeights, source_step: float, target_step: float
 ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
     """Codes and scales, coarser where a channel's weights are too small for its bias or for its target."""
-    least = np.maximum(np.abs(weights.bias) * 2.0**-_BIAS_BITS, target_step * _SMALLEST_MULTIPLIER) / source_step
+    bits = _BIAS_BITS if weights.levels is None or 0 in weights.levels else _BIAS_BITS_WITHOUT_ZERO
+    least = np.maximum(np.abs(weights.bias) * 2.0**-bits, target_step * MULTIPLIER_RANGE[0]) / source_step
     scale = np.maximum(weights.scale, least)
     if (scale == weights.scale).all():
         return weights.codes, scale
