@@ -70,8 +70,8 @@ def run(
         int | None,
         typer.Option(
             min=0,
-            help="Deliver so many networks of the front of all trials, too, in front/. For an environment, ppo then "
-            "searches every budget from half of the limits to the whole, and nsga2 and nsga3 for a front.",
+            help="Deliver so many networks of the front of all trials, too, in front/. A new run of an environment "
+            "then searches for one with ppo (every budget from half of hard limits to the whole), nsga2 and nsga3.",
         ),
     ] = None,
     out: Out = None,

@@ -24,7 +24,7 @@ def test_an_experiment_lays_its_own_overrides_below_those_of_the_command(automc,
     text = "description: x\nenvs: [resnet8_digits]\nsearchers: [random]\noverrides: [goal.limits.latency_ms=40%, {0}]\n"
     (tmp_path / "experiments" / "mine.yaml").write_text(text.format("data.search=100"))
     given = ("trials=3", "env.goal.limits.latency_ms=50%")
-    spec, overrides = _specification("mine", given, None, None, None, None, None)
+    spec, overrides = _specification("mine", given, None, None, None, None, None, tmp_path)
     assert overrides == ("goal.limits.latency_ms=40%", "data.search=100", "goal.limits.latency_ms=50%")
     assert (spec.trials, spec.front) == (3, 0)
     assert read_environment("resnet8_digits", overrides)[0].goal.limits == {"latency_ms": "50%"}
@@ -38,13 +38,15 @@ def test_an_experiment_lays_its_own_overrides_below_those_of_the_command(automc,
         )
 
 
-def test_a_front_is_asked_for_by_one_word():
+def test_a_front_is_asked_for_by_one_word(tmp_path):
     def asked(name, overrides=(), searcher=None, front=None):
-        spec, _ = _specification(name, overrides, None, searcher, None, None, front)
+        spec, _ = _specification(name, overrides, None, searcher, None, None, front, tmp_path)
         return spec.front, [(one.name, one.settings) for one in spec.searchers]
 
     assert asked("resnet8_digits") == (0, [("ppo", {})])
     assert asked("resnet8_digits", front=6) == (6, [("ppo", {"least_budget": 0.5})])
+    assert asked("resnet8_digits", ("goal.reward=fastest",), front=6) == (6, [("ppo", {"least_budget": 0.5})])
+    assert asked("resnet8_digits", ("goal.reward=mnasnet",), front=6) == (6, [("ppo", {})])  # no limit that is kept
     assert asked("resnet8_digits", searcher="nsga2", front=6) == (6, [("nsga2", {"front": True})])
     assert asked("resnet8_digits", searcher="nsga2") == (0, [("nsga2", {})])
     assert asked("resnet8_digits", searcher="random", front=6) == (6, [("random", {})])
@@ -52,6 +54,29 @@ def test_a_front_is_asked_for_by_one_word():
         assert check_settings(name, settings) != check_settings(name, {})
     assert asked("quickstart", front=6) == asked("quickstart", ("front=6",)) == (6, [("ppo", {})])
     assert asked("resnet20_front", front=3)[0] == 3
+
+
+@pytest.mark.parametrize(("first", "then"), [(None, 5), (5, None), (5, 3)])
+def test_a_front_may_be_asked_of_a_run_that_has_begun(automc, monkeypatch, first, then):
+    """And one that was begun for a front goes on without."""
+    begun, delivered = [], []
+
+    def search(spec, folder, load, **named):
+        begun.append(spec.searchers)
+        with TrialLog(folder / "resnet8_digits" / "ppo-0", {"searcher": "ppo", "seed": 0}, pytest.fail):
+            pass
+
+    monkeypatch.setattr("automc.search.experiment.run_experiment", search)
+    monkeypatch.setattr("automc.commands.run._load", lambda name, overrides, weights, plugins: None)
+    monkeypatch.setattr("automc.commands.run._deliver", lambda problem, folder: None)
+    monkeypatch.setattr("automc.commands.run._deliver_front", lambda problem, folder, count: delivered.append(count))
+    monkeypatch.setattr("automc.commands.run._report", lambda folder: None)
+    for front in (first, then):
+        code, _, errors = automc("run", "resnet8_digits", *([] if front is None else ["--front", str(front)]))
+        assert code == 0, errors
+    assert begun[0] == begun[1]
+    assert delivered == [front for front in (first, then) if front]
+    assert ("begun without --front" in errors) == (first is None)
 
 
 def test_a_refused_run_leaves_its_folder_to_the_next_one(automc):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from automc.catalog import entries, find
 from automc.commands.console import Meter, note, say
 from automc.commands.plugins import import_plugins
 from automc.commands.specs import check_environment, check_experiment, open_problem
+from automc.environment.reward import HARD_GOALS
 from automc.errors import ConfigError, NameNotFound
 from automc.files import suggest
 from automc.reading import make_spec
-from automc.schema import EnvironmentSpec, ExperimentSpec, MonitorSpec
+from automc.schema import EnvironmentSpec, ExperimentSpec, GoalSpec, MonitorSpec
+from automc.search.identity import begun_identity, identify
 
 if TYPE_CHECKING:
     from automc.environment.problem import Problem
@@ -29,7 +31,11 @@ if TYPE_CHECKING:
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smh])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _SEARCHER, _TRIALS = "ppo", 200  # of an environment that is run by itself
-_SETTINGS_FOR_A_FRONT = {"ppo": {"least_budget": 0.5}, "nsga2": {"front": True}, "nsga3": {"front": True}}
+_SETTINGS_FOR_A_FRONT: Mapping[str, Mapping[str, Any]] = {
+    "ppo": {"least_budget": 0.5},
+    "nsga2": {"front": True},
+    "nsga3": {"front": True},
+}
 _OF_ENVIRONMENT = "env."  # how an override of an experiment says that it is for its environments' files
 
 
@@ -50,17 +56,16 @@ def run_command(
 ) -> None:
     """Search, deliver and report, or go on with it."""
     seconds = _seconds(time)
-    spec, of_environments = _specification(name, overrides, weights, searcher, trials, seed, front)
+    folder = out or Path("runs") / name
+    spec, of_environments = _specification(name, overrides, weights, searcher, trials, seed, front, folder)
     if monitor is not None:
         spec = spec.model_copy(update={"monitor": MonitorSpec(every=monitor)})
     from automc.network.resources import take_threads
     from automc.search.experiment import members, run_experiment
-    from automc.search.identity import identify
 
     # One thread a study: its log then does not depend on the machine's cores. Studies run side by side instead.
     take_threads(1)
     chosen = members(spec, only)
-    folder = out or Path("runs") / name
     # The number of trials may grow, monitor and front change none of them; everything else makes another run.
     identity = spec.model_dump(mode="json", exclude={"trials", "description", "monitor", "front"})
     weights_file = None if weights is None else str(weights)
@@ -112,10 +117,11 @@ def _specification(
     trials: int | None,
     seed: int | None,
     front: int | None,
+    folder: Path,
 ) -> tuple[ExperimentSpec, tuple[str, ...]]:
     """The experiment of that name, or one of an environment and one searcher; and the environments' overrides.
 
-    Whatever they name is there.
+    Whatever they name is there. `folder` is the run's.
     """
     if name in entries("experiments"):
         if searcher is not None:
@@ -142,12 +148,28 @@ def _specification(
     content = {
         "description": spec.description,
         "envs": [name],
-        "searchers": [{"name": chosen, "settings": _SETTINGS_FOR_A_FRONT.get(chosen, {}) if front else {}}],
+        "searchers": [{"name": chosen, "settings": _settings(chosen, spec.goal, front, folder)}],
         "seeds": [seed or 0],
         "trials": trials or _TRIALS,
         "front": front or 0,
     }
     return make_spec(ExperimentSpec, content, f"automc run {name}"), overrides
+
+
+def _settings(searcher: str, goal: GoalSpec, front: int | None, folder: Path) -> Mapping[str, Any]:
+    """What suits a front, if one is asked for; but a run that has begun keeps its own, and has the front of its trials.
+
+    An agent's budgets are shares of limits that are hard.
+    """
+    suited = {} if searcher == "ppo" and goal.reward not in HARD_GOALS else _SETTINGS_FOR_A_FRONT.get(searcher, {})
+    asked = suited if front else {}
+    for begun in (begun_identity(folder) or {}).get("searchers", []):
+        if begun["name"] == searcher and begun["settings"] != asked:
+            settings: Mapping[str, Any] = begun["settings"]
+            if front:
+                note(f"{folder} was begun without --front, so {searcher} did not search for one; --out begins anew")
+            return settings
+    return asked
 
 
 def _seconds(text: str | None) -> float:

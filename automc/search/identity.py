@@ -23,11 +23,10 @@ def identify(folder: Path, identity: Mapping[str, Any]) -> None:
 
     Raises `RunMismatch` naming what differs, `CorruptFile` or `StorageError` where the run's file cannot be read.
     """
-    path = folder / _NAME
-    if not path.exists() or next(folder.rglob(LOG_NAME), None) is None:
-        write_atomic(path, json.dumps(identity, indent=2) + "\n")
+    known = begun_identity(folder)
+    if known is None:
+        write_atomic(folder / _NAME, json.dumps(identity, indent=2) + "\n")
         return
-    known = read_identity(folder)
     differing = [
         f"{key}: was {known.get(key)}, is {identity[key]}" for key in identity if known.get(key) != identity[key]
     ]
@@ -36,6 +35,11 @@ def identify(folder: Path, identity: Mapping[str, Any]) -> None:
             f"{folder} holds another run; {'; '.join(differing)}. Give this one a folder of its own (--out), or remove "
             "the old one."
         )
+
+
+def begun_identity(folder: Path) -> dict[str, Any] | None:
+    """As `read_identity`; None where no study of a run in `folder` has begun."""
+    return read_identity(folder) if is_run(folder) and next(folder.rglob(LOG_NAME), None) is not None else None
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
