@@ -41,6 +41,15 @@ def test_weights_are_loaded(tmp_path: Path, prefix: str) -> None:
     assert all(torch.equal(value, expected[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_are_loaded_into_a_child_called_module(tmp_path: Path, prefix: str) -> None:
+    wrapper = nn.ModuleDict({"module": TinyPlain(2)})
+    expected = nn.ModuleDict({"module": TinyPlain(1)}).state_dict()
+    save_file({prefix + name: value for name, value in expected.items()}, tmp_path / "w")
+    load_weights(wrapper, tmp_path / "w")
+    assert all(torch.equal(value, expected[name]) for name, value in wrapper.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -156,9 +156,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot read weights from {path}: {error}") from error
-    # Checkpoints of networks that were trained in parallel carry this prefix on every name.
-    stored = {name.removeprefix("module."): value for name, value in stored.items()}
     wanted = module.state_dict()
+    if not stored.keys() <= wanted.keys():
+        # Checkpoints of networks that were trained in parallel carry this prefix on every name.
+        stored = {name.removeprefix("module."): value for name, value in stored.items()}
     counters = {name for name in wanted if name.endswith("num_batches_tracked")}  # of no use after training
     missing = sorted(set(wanted) - set(stored) - counters)
     unknown = sorted(set(stored) - set(wanted))
