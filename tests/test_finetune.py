@@ -316,6 +316,16 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
         finetune(student(), DIGITS.train, TEACHER, MEAN, STD, spec, tmp_path, quiet)
 
 
+def test_an_accuracy_is_reported_where_labels_are_known(tmp_path: Path) -> None:
+    unlabelled = Images(DIGITS.train.pixels, np.full_like(DIGITS.train.labels, -1))
+    for images, known in ((DIGITS.train, True), (unlabelled, False)):
+        lines: list[str] = []
+        spec = SPEC.model_copy(update={"epochs": 0.1})
+        finetune(student(), images, TEACHER, MEAN, STD, spec, tmp_path / str(known), lines.append)
+        assert lines
+        assert all(("accuracy" in line) is known for line in lines)
+
+
 def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     images = Images(np.zeros((4, 9, 9, 1), np.uint8), np.zeros(4, np.int64))
     with pytest.raises(DataError, match="takes n x 8 x 8 x 1"):

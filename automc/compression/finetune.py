@@ -74,10 +74,11 @@ def finetune(
         seen += len(batch)
         if (step + 1) % _STEPS_BETWEEN_STATES == 0 or step + 1 == total:
             state.store()
-            known = "" if images.targets is not None else f"  accuracy on the images it trains on {right / seen:.4f}"
+            classified = images.targets is None and images.labelled
+            accuracy = f"  accuracy on the images it trains on {right / seen:.4f}" if classified else ""
             report(
                 f"fine-tuning: epoch {(step + 1) / state.steps_an_epoch:.2f}/{spec.epochs:g}  "
-                f"loss {losses / seen:.4g}{known}"
+                f"loss {losses / seen:.4g}{accuracy}"
             )
             losses, right, seen = 0.0, 0, 0
     return state.descent.average()
