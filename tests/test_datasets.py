@@ -369,6 +369,20 @@ def test_a_normalisation_needs_a_value_for_each_channel(given: dict[str, tuple[f
         from_torch("mine", [GOOD], [GOOD], **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"mean": (0.4, float("nan"), 0.4)}, "mean must be of finite numbers, got "),
+        ({"std": (0.2, float("inf"), 0.2)}, "std must be of finite numbers, got "),
+        ({"std": (0.2, 0.0, 0.2)}, r"std must be above 0 for every channel, got \(0\.2, 0\.0, 0\.2\)"),
+        ({"std": (0.2, -0.1, 0.2)}, "std must be above 0 for every channel, got "),
+    ],
+)
+def test_a_normalisation_is_by_finite_numbers(given: dict[str, tuple[float, ...]], words: str) -> None:
+    with pytest.raises(DataError, match=f"mine: {words}"):
+        from_torch("mine", [GOOD], [GOOD], **given)
+
+
 def test_empty_torch_dataset() -> None:
     with pytest.raises(DataError, match="mine: the test data set is empty"):
         from_torch("mine", [GOOD], [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -61,7 +62,8 @@ class Images:
 class Dataset:
     """A named data set with its official training and test images, and the usual normalisation per channel.
 
-    A network sees `(pixel / 255 - mean) / std`. `classes` is empty where a network answers with images.
+    A network sees `(pixel / 255 - mean) / std`. `classes` is empty where a network answers with images. Raises
+    `DataError` for a normalisation that is not of the images' channels, or not by finite numbers.
     """
 
     name: str
@@ -70,6 +72,17 @@ class Dataset:
     std: tuple[float, ...]
     train: Images
     test: Images
+
+    def __post_init__(self) -> None:
+        channels = self.train.pixels.shape[3]
+        for title, values in (("mean", self.mean), ("std", self.std)):
+            where = f"{self.name}: {title}"
+            if len(values) != channels:
+                raise DataError(f"{where} must have a value for each of {channels} channels, got {len(values)}")
+            if not all(math.isfinite(value) for value in values):
+                raise DataError(f"{where} must be of finite numbers, got {values}")
+        if any(value <= 0 for value in self.std):
+            raise DataError(f"{self.name}: std must be above 0 for every channel, got {self.std}")
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def from_torch(
     An image is a `height x width x channels` or `height x width` uint8 array, a `channels x height x width` uint8
     tensor or float tensor in [0, 1], or a PIL image; not yet normalised and without random augmentation. `mean` and
     `std` are computed from the training images unless they are given, `classes` are `train.classes` or numbers.
-    Raises `DataError` naming the item that does not fit.
+    Raises `DataError` naming the item that does not fit, or for a `mean` or `std` that cannot normalise the images.
     """
     items = {"train": train, "test": test}
     pairs = {part: [_pair(f"{name} {part}[{i}]", items[part][i]) for i in range(len(items[part]))] for part in items}
@@ -100,10 +100,6 @@ def from_torch(
             if not 0 <= label < len(names):
                 raise DataError(f"{where}: its label is {label}; it must be a number from 0 to {len(names) - 1}")
     labels = {part: np.array([label for _, _, label in found], np.int64) for part, found in pairs.items()}
-    channels = pixels["train"].shape[3]
-    for title, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) != channels:
-            raise DataError(f"{name}: {title} must have a value for each of {channels} channels, got {len(values)}")
     computed = _statistics(pixels["train"], name)
     parts = {part: Images(pixels[part], labels[part]) for part in pairs}
     return Dataset(name, names, mean or computed[0], std or computed[1], parts["train"], parts["test"])
