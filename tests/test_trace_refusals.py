@@ -230,6 +230,14 @@ def test_weights_that_are_not_finite() -> None:
         traced(module)
 
 
+def test_answers_that_are_not_finite() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(32, 3)).eval()
+    for layer in (module[0], module[1]):
+        nn.init.constant_(layer.weight, 1e20)
+    with pytest.raises(WeightsError, match="Sequential answers random images with values that are not finite"):
+        traced(module)
+
+
 def test_images_of_another_shape() -> None:
     with pytest.raises(DataError, match="does not compute two images of 3 x 8 x 8"):
         traced(TinyPlain(), (3, 8, 8))

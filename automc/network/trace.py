@@ -41,8 +41,8 @@ def trace(module: nn.Module, shape: Shape, mean: tuple[float, ...], std: tuple[f
     `mean` and `std` normalise an image channel by channel. `module` itself is not changed. Batch norms and activations
     are folded; that the layers compute what the module computes is checked on random images.
 
-    Raises `UnsupportedLayer` naming every operation that has no form in automc, `WeightsError` for weights that are
-    not finite, `DataError` where the module does not take images of `shape`.
+    Raises `UnsupportedLayer` naming every operation that has no form in automc, `WeightsError` for weights or
+    answers that are not finite, `DataError` where the module does not take images of `shape`.
     """
     module = copy.deepcopy(module).cpu().float().eval()
     _check_finite(module, name)
@@ -129,6 +129,11 @@ def _shared_weights(module: nn.Module, graph: fx.Graph) -> list[str]:
 
 def _check_same(result: Tensor, module: nn.Module, images: Tensor, name: str) -> None:
     expected = module(images.clone()).flatten(1)
+    if not torch.isfinite(expected).all():
+        raise WeightsError(
+            f"{name} answers random images with values that are not finite; its weights are too large, or it divides "
+            "by what may be 0. Train it again or load other weights."
+        )
     difference = float((result - expected).abs().max())
     if not difference <= _TOLERANCE * float(expected.abs().max()):
         raise UnsupportedLayer(
