@@ -16,7 +16,7 @@ from torch import nn
 import automc.search.deliver as deliver_module
 from automc.analysis.narrative import method
 from automc.analysis.runs import Task
-from automc.choices import Codebook, LowRank
+from automc.choices import Codebook, LowRank, Sparse
 from automc.compiler.artifact import compile_program, open_artifact
 from automc.compiler.targets import find_target, runs_here
 from automc.compiler.verify import Verification
@@ -309,6 +309,47 @@ def test_selection_goes_on_where_it_was_stopped(
     path.write_text("{")
     with pytest.raises(pytest.fail.Exception):
         select(Evaluator(problem, "sequential"), candidates, path, lambda line: None)
+
+
+def half_sparse(problem: Problem, keep_ratio: float) -> Policy:
+    """A policy whose size is known of its Program alone."""
+    chosen = {layer.name: Sparse(density=0.5) for layer in problem.network.convs}
+    return Policy(keep_ratio={"0": keep_ratio, "2": keep_ratio}, weights=chosen).normalised(problem.network)
+
+
+def size_of(problem: Problem, policy: Policy) -> int:
+    return Evaluator(problem, "sequential").evaluate(policy).size_bytes
+
+
+def test_a_candidate_that_is_larger_than_a_hard_limit_never_wins(tmp_path: Path) -> None:
+    plain = digits_problem()
+    policies = half_sparse(plain, 1.0), half_sparse(plain, 0.25)
+    size = size_of(plain, policies[0])
+    problem = digits_problem(goal=GoalSpec(reward="fastest", limits={"size_bytes": size - 1}))
+    evaluator = Evaluator(problem, "sequential")
+    large, lossy = (Candidate("random", 0, Trial(*trial, {}, 0.0)) for trial in enumerate(policies))
+    rewards = [problem.reward(evaluator.evaluate(policy, "selection")) for policy in policies]
+    assert rewards[1] < rewards[0] < 0
+    lines: list[str] = []
+    assert select(evaluator, [large, lossy], tmp_path / "selection.json", lines.append).candidate is lossy
+    assert lines[0].endswith(f"1/2 cannot be delivered: size_bytes is {size}, above the limit of {size - 1}")
+    with pytest.raises(EvaluationFailed, match="none of 1 candidates can be delivered: size_bytes is"):
+        select(evaluator, [large], tmp_path / "selection.json", lines.append)
+
+
+def test_fine_tuning_is_not_kept_where_it_breaks_a_hard_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = digits_problem()
+    policy, better = half_sparse(plain, 0.25), half_sparse(plain, 0.5)
+    limit = max(size_of(plain, policy), plain.cost(policy).size_bytes)
+    problem = digits_problem(epochs=1.0, goal=GoalSpec(reward="fastest", limits={"size_bytes": limit}))
+    tuned = problem.prepare().sequential(better)
+    evaluator = Evaluator(problem, "sequential")
+    before, after = evaluator.evaluate(policy, "selection"), evaluator.judge(tuned, policy, "selection")
+    assert problem.reward(before) < problem.reward(after) < 0
+    assert after.size_bytes > limit
+    write_study(problem, tmp_path, policy)
+    monkeypatch.setattr(deliver_module, "_finetuned", lambda *arguments: tuned)
+    assert deliver(problem, tmp_path).delivered.kind == "searched"
 
 
 def test_candidates_are_timed_where_trials_are(delivered: tuple[Problem, Path, Result], tmp_path: Path) -> None:

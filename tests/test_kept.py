@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import automc.search.kept as kept_module
+from automc.choices import Uniform
 from automc.compiler.artifact import compile_program, open_artifact
+from automc.compiler.sizes import program_bytes
 from automc.compiler.verify import Verification, verify
 from automc.compression.interpreter import interpret
 from automc.compression.policy import Policy
@@ -21,12 +23,14 @@ from automc.compression.program import Program
 from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
 from automc.errors import EvaluationFailed, VerificationError
+from automc.schema import GoalSpec
 from automc.search.experiment import run_experiment
-from automc.search.kept import keep_best, keep_front, read_index
+from automc.search.kept import keep, keep_best, keep_front, read_index
 from automc.search.log import read_records
+from automc.search.selection import Candidate
 from automc.search.study import Progress
 from automc.search.trials import LOG_NAME, Trial, TrialLog, read_log
-from tests.test_deliver import digits_problem, experiment
+from tests.test_deliver import digits_problem, experiment, write_study
 
 
 def stop_after(trials: int) -> Any:
@@ -172,9 +176,37 @@ def test_a_policy_that_cannot_be_prepared_is_passed_over(
     [second] = keep_best(problem, folder, 2, said.append)
     assert second.name != first
     assert said[0] == f"trial {first} cannot be kept: accuracy is nan"
-    with pytest.raises(EvaluationFailed, match="no policy can be prepared"):
+    with pytest.raises(EvaluationFailed, match="none of 2 policies can be kept: accuracy is nan"):
         keep_best(problem, folder, 2)
     assert kept_in(folder) == [second.name]
+
+
+def coded(problem: Problem, weight_bits: int) -> Policy:
+    """A policy whose size is that of its codes, which depends on how its weights were prepared."""
+    chosen = {layer.name: Uniform(weight_bits=weight_bits, huffman=True) for layer in problem.network.convs}
+    return Policy(keep_ratio={"0": 0.5, "2": 0.5}, weights=chosen).normalised(problem.network)
+
+
+def test_the_size_on_record_is_that_of_what_stands_there(tmp_path: Path) -> None:
+    problem = digits_problem(fidelity="independent")
+    write_study(problem, tmp_path, coded(problem, 4))
+    [place] = keep_best(problem, tmp_path, 1)
+    size = sum(program_bytes(Program.load(place / "program.safetensors")).values())
+    assert [int(row["size_bytes"]) for row in read_index(tmp_path / "best")] == [size]
+    assert read_log(tmp_path / "random-0")[1][0].metrics["size_bytes"] != size
+
+
+def test_what_is_larger_as_it_is_built_than_a_hard_limit_is_passed_over(tmp_path: Path) -> None:
+    open_to_all = digits_problem()
+    small, large = coded(open_to_all, 3), coded(open_to_all, 4)
+    size = Evaluator(open_to_all, "sequential").evaluate(large).size_bytes
+    problem = digits_problem(goal=GoalSpec(limits={"size_bytes": size - 1}))
+    candidates = [Candidate("random", 0, Trial(*trial, {"notes": []}, 0.5)) for trial in enumerate((large, small))]
+    said: list[str] = []
+    assert keep(problem, candidates, tmp_path, said.append) == [tmp_path / "random-0-1"]
+    assert said[0] == f"trial random-0-0 cannot be kept: size_bytes is {size}, above the limit of {size - 1}"
+    with pytest.raises(EvaluationFailed, match="none of 1 policies can be kept: size_bytes is"):
+        keep(problem, candidates[:1], tmp_path, said.append)
 
 
 def test_a_front_is_what_no_other_trial_beats_the_cheapest_first(stopped: tuple[Problem, Path], folder: Path) -> None:

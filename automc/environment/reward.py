@@ -91,6 +91,17 @@ class Limits:
         """Whether every limit is kept."""
         return all(getattr(cost, metric) <= limit for metric, limit in self.costs.items())
 
+    def broken(self, cost: Costs) -> str:
+        """In words, which limits of a hard goal forbid to deliver what costs so much; nothing where none does."""
+        if not self.hard:
+            return ""
+        spent = {metric: getattr(cost, metric) for metric in self.costs}
+        return "; ".join(
+            f"{metric} is {spent[metric]:.6g}, above the limit of {limit:.6g}"
+            for metric, limit in self.costs.items()
+            if spent[metric] > limit
+        )
+
 
 Score = Callable[[float], float]  # a metric's value as a number about 1, see `Metric.score`
 

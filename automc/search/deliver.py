@@ -171,7 +171,7 @@ def _contestants(evaluator: Evaluator, winner: Winner, place: Path, report: Repo
         reading = problem.metric.reading
         before, after = reading.show(winner.metrics.quality), reading.show(metrics.quality)
         report(f"fine-tuning: {reading.title} {before} before, {after} after (selection)")
-        if problem.reward(metrics) > problem.reward(winner.metrics):
+        if not problem.limits.broken(metrics) and problem.reward(metrics) > problem.reward(winner.metrics):
             contestants.append(Contestant("finetuned", "searched, fine-tuned", policy, tuned))
     return contestants
 
@@ -210,7 +210,7 @@ def _remarks(evaluator: Evaluator, final: Contestant, emulated: str) -> tuple[st
     if problem.spec.finetuning.epochs > 0 and final.kind != "finetuned":
         remarks.append(
             f"fine-tuning for {problem.spec.finetuning.epochs:g} epochs was tried, and left out because it did not "
-            "help on the selection images"
+            "help on the selection images or broke a limit"
         )
     if emulated:
         remarks.append(

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import logging
-import math
 import os
 import shutil
 import tempfile
@@ -62,16 +61,19 @@ def keep(problem: Problem, candidates: list[Candidate], folder: Path, report: Re
     """Make `folder` hold a verified library of each candidate, and no other; their folders, in the same order.
 
     Such a folder, `<searcher>-<seed>-<trial>`, has `policy.json`, `program.safetensors`, the `library`, and
-    `trial.json`: what the search saw, and the quality on the selection images, which chose nothing. `index.csv` says
-    the same of all. A folder is built elsewhere and moved here when its library is verified, and what was here before
-    goes when all are there: a process that is killed at any moment leaves whole libraries. One that is here already is
-    not built again, and of several processes each waits for the one before.
+    `trial.json`: what the search saw, the size and memory of what stands there, and its quality on the selection
+    images, which chose nothing. `index.csv` says the same of all. A folder is built elsewhere and moved here when its
+    library is verified, and what was here before goes when all are there: a process that is killed at any moment leaves
+    whole libraries. One that is here already is not built again, and of several processes each waits for the one
+    before.
 
-    Raises `EvaluationFailed` where no candidate can be prepared, `VerificationError` where a library computes something
-    else, and as `compile_program`.
+    A candidate that cannot be prepared, or whose weights then take more than a hard limit, is passed over. Raises
+    `EvaluationFailed` where none is left, `VerificationError` where a library computes something else, and as
+    `compile_program`.
     """
     evaluator = Evaluator(problem, "sequential")
     records: dict[str, dict[str, Any]] = {}
+    refusal = ""
     with locked(folder / ".lock", lambda: report(f"{folder}: waiting for the process that builds here")):
         for left in folder.glob(f"{_SCRATCH}*"):  # by a process that was killed
             shutil.rmtree(left)
@@ -81,11 +83,12 @@ def keep(problem: Problem, candidates: list[Candidate], folder: Path, report: Re
                 try:
                     records[name] = _kept(evaluator, candidate, folder / name, Path(scratch, name))
                 except EvaluationFailed as failure:
-                    report(f"trial {name} cannot be kept: {failure}")
+                    refusal = str(failure)
+                    report(f"trial {name} cannot be kept: {refusal}")
                     continue
                 report(f"kept trial {name}: reward {candidate.trial.reward:.4f}, {folder / name}")
             if not records:
-                raise EvaluationFailed(f"{problem.name}: no policy can be prepared")
+                raise EvaluationFailed(f"{problem.name}: none of {len(candidates)} policies can be kept: {refusal}")
             write_atomic(folder / INDEX_NAME, _table([{"folder": name, **record} for name, record in records.items()]))
             for other in folder.iterdir():
                 if other.is_dir() and not other.name.startswith(_SCRATCH) and other.name not in records:
@@ -125,20 +128,24 @@ def _record(place: Path, program: Program, target: str) -> dict[str, Any] | None
 
 
 def _build(evaluator: Evaluator, candidate: Candidate, program: Program, folder: Path) -> dict[str, Any]:
-    problem, trial = evaluator.problem, candidate.trial
+    problem, trial, column = evaluator.problem, candidate.trial, evaluator.problem.metric.reading.column
+    answers = evaluator.answers(program, "selection")
+    metrics = evaluator.judge(program, trial.policy, "selection", answers)
+    if broken := problem.limits.broken(metrics):
+        raise EvaluationFailed(broken)
     library = compile_program(program, problem.target, folder / "library")
     verify(library, program, problem.splits.selection.pixels[:_IMAGES]).require_equal()
     program.save(folder / "program.safetensors")
     write_atomic(folder / "policy.json", trial.policy.to_json())
-    found, column = problem.metric.measure(evaluator.answers(program, "selection")), problem.metric.reading.column
-    if not math.isfinite(found.value):
-        raise EvaluationFailed(f"{column} on the selection images is {found.value}")
+    found = problem.metric.measure(answers)
     record = {
         "searcher": candidate.searcher,
         "seed": candidate.seed,
         "trial": trial.number,
         "reward": trial.reward,
         **trial.metrics,
+        "size_bytes": metrics.size_bytes,
+        "peak_memory_bytes": metrics.peak_memory_bytes,
         f"selection_{column}": found.value,
         f"selection_{column}_lower": found.lower,
         f"selection_{column}_upper": found.upper,

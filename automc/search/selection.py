@@ -93,37 +93,42 @@ def _candidates(problem: Problem, folder: Path) -> list[Candidate]:
 def _is_within(problem: Problem, trial: Trial) -> bool:
     """Whether a trial keeps every limit that is hard, also by the size that its Program turned out to have."""
     limits, cost = problem.limits, problem.cost(trial.policy)
-    return not limits.hard or (limits.fits(cost) and limits.fits(replace(cost, size_bytes=trial.metrics["size_bytes"])))
+    return not limits.broken(cost) and not limits.broken(replace(cost, size_bytes=trial.metrics["size_bytes"]))
 
 
 def select(evaluator: Evaluator, candidates: list[Candidate], path: Path, report: Report) -> Winner:
     """The candidate with the best reward on the selection split, at the evaluator's fidelity; the first of equals.
 
-    What is known is kept in `path`, so that the same call goes on where it was stopped. Raises `EvaluationFailed` where
-    no candidate can be judged.
+    Coded weights may take more at this fidelity than at the search's: what breaks a hard limit is passed over. What
+    is known is kept in `path`, so that the same call goes on where it was stopped. Raises `EvaluationFailed` where no
+    candidate is left.
     """
     problem, reading = evaluator.problem, evaluator.problem.metric.reading
     asked = {"identity": dict(problem.identity), "fidelity": evaluator.fidelity, "timed": _times(evaluator)}
     key = sha256_of(canonical_json(asked).encode())
     known = _known(path, key)
     judged: list[_Judged] = []
+    refusal = ""
     for number, candidate in enumerate(candidates, start=1):
         name = candidate.trial.policy.fingerprint
-        if name not in known:
-            try:
+        try:
+            if name not in known:
                 known[name] = _judge(evaluator, candidate.trial.policy)
-            except EvaluationFailed as failure:
-                report(f"selection: candidate {number}/{len(candidates)} cannot be judged: {failure}")
-                continue
-            write_atomic(path, canonical_json({"key": key, "judged": known}) + "\n")
-        one = _Judged(problem, candidate, known[name])
+                write_atomic(path, canonical_json({"key": key, "judged": known}) + "\n")
+            one = _Judged(problem, candidate, known[name])
+            if broken := problem.limits.broken(one.metrics):
+                raise EvaluationFailed(broken)
+        except EvaluationFailed as failure:
+            refusal = str(failure)
+            report(f"selection: candidate {number}/{len(candidates)} cannot be delivered: {refusal}")
+            continue
         judged.append(one)
         found = f"{reading.title} {reading.show(one.metrics.quality)}"
         if (measured := one.metrics.measured_latency_ms) is not None:
             found += f", measured {measured:.4g} ms (predicted {one.metrics.latency_ms:.4g})"
         report(f"selection: candidate {number}/{len(candidates)}  {found}")
     if not judged:
-        raise EvaluationFailed(f"{problem.name}: no candidate can be judged on the selection split")
+        raise EvaluationFailed(f"{problem.name}: none of {len(candidates)} candidates can be delivered: {refusal}")
     winner = max(judged, key=lambda one: problem.reward(one.metrics))
     latencies = [(one.metrics.latency_ms, one.metrics.measured_latency_ms) for one in judged]
     return Winner(
