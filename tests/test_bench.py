@@ -22,6 +22,7 @@ from automc.cost.recognise import kernel_of
 from automc.cost.table import parse_table, read_table
 from automc.network.graph import Network
 from tests.networks import TINY_NETWORKS, TinyResidual, traced
+from tests.shapes import Grouped
 
 NETWORK = traced(TinyResidual())
 
@@ -69,7 +70,7 @@ def test_another_result_is_found_out(program: Program, tmp_path: Path) -> None:
     assert "results differ" in done.stderr
 
 
-@pytest.mark.parametrize("module", TINY_NETWORKS)
+@pytest.mark.parametrize("module", [*TINY_NETWORKS, Grouped])
 def test_a_program_calls_the_kernels_that_the_plan_says(module: type) -> None:
     network: Network = traced(module())
     policy = Policy(keep_ratio={group.name: 0.5 for group in network.groups if group.prunable})

@@ -104,9 +104,8 @@ def random_program(network: Network, policy: Policy, seed: int) -> Program:
         weights = None
         if isinstance(layer, Conv):
             outputs = len(kept[layer.name])
-            inputs = layer.weight.shape[1] if layer.groups > 1 else len(kept[layer.inputs[0]])
-            shape = outputs, inputs, *layer.kernel
             groups = outputs if layer.is_depthwise else layer.groups
+            shape = outputs, len(kept[layer.inputs[0]]) // groups, *layer.kernel
             weights = _random_layer(random, shape, groups, policy.choice(layer.name))
         lowering.add(layer, weights)
     return lowering.program()
