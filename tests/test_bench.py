@@ -71,9 +71,10 @@ def test_another_result_is_found_out(program: Program, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", [*TINY_NETWORKS, Grouped])
-def test_a_program_calls_the_kernels_that_the_plan_says(module: type) -> None:
+@pytest.mark.parametrize("ratio", [0.5, 0.01])
+def test_a_program_calls_the_kernels_that_the_plan_says(module: type, ratio: float) -> None:
     network: Network = traced(module())
-    policy = Policy(keep_ratio={group.name: 0.5 for group in network.groups if group.prunable})
+    policy = Policy(keep_ratio={group.name: ratio for group in network.groups if group.prunable})
     program = random_program(network, policy, seed=0)
     planned = [step.kernel for step in KernelPlan(network).steps(policy)]
     assert [kernel_of(operation, program) for operation in program.operations] == planned

@@ -12,7 +12,20 @@ from numpy.typing import NDArray
 from automc.choices import Choice, Codebook, Gated, LowRank, Sparse, Uniform
 from automc.compression.policy import Policy
 from automc.compression.windows import Encoding
-from automc.network.graph import Add, Concat, Conv, Curve, Gather, Input, Layer, Multiply, Network, Pool, Shuffle
+from automc.network.graph import (
+    Add,
+    Concat,
+    Conv,
+    Curve,
+    Gather,
+    Input,
+    Layer,
+    Multiply,
+    Network,
+    Pool,
+    Shuffle,
+    is_depthwise,
+)
 
 OperationName = Literal[
     "quantise",
@@ -173,19 +186,19 @@ class KernelPlan:
         _, height, width = layer.shape
         source, outputs = self._kept.of(layer.inputs[0]), self._kept.of(layer.name)
         name, stored, kernel, stride = layer.name, self.network.storage[layer.inputs[0]], layer.kernel, layer.stride
-        operation: OperationName = "depthwise" if layer.is_depthwise else "convolve"
-        times = 1 if layer.is_depthwise else layer.groups
-
         map_size = self.network[layer.inputs[0]].shape[1:]
 
         def steps(policy: Policy, counts: Mapping[str, int]) -> tuple[Step, ...]:
-            choice = policy.choice(name)
+            choice, read, written = policy.choice(name), source(counts), outputs(counts)
+            groups = max(1, read) if layer.is_depthwise else layer.groups
+            depthwise = is_depthwise((written, read // groups), groups)  # of one channel it is none any more
+            times = 1 if depthwise else groups
             whole = Kernel(
-                operation,
+                "depthwise" if depthwise else "convolve",
                 height,
                 width,
-                source(counts) // times,
-                outputs(counts) // times,
+                read // times,
+                written // times,
                 *kernel,
                 *stride,
                 choice.weight_bits,
