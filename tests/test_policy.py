@@ -147,3 +147,8 @@ def test_uniform_keeps_the_ends_fine(network):
     assert [name for name, width in policy.activation_bits.items() if width == 8] == ["input", "mean_pool"]
     assert set(policy.activation_bits.values()) == {3, 8}
     assert set(policy.keep_ratio.values()) == {0.5}
+
+
+def test_what_the_last_layer_reads_stays_fine_behind_a_max_pool():
+    policy = uniform_policy(traced(TinyPlain()), weight_bits=4, activation_bits=4)
+    assert policy.activation_bits == {"input": 8, "conv1.0": 4, "conv2.0": 8}

@@ -130,7 +130,7 @@ def uniform_policy(network: Network, keep_ratio: float = 1.0, weight_bits: int =
     read, and a result that is a map keep 8 bits. Groups that cannot be pruned stay whole.
     """
     ends = (network.convs[0], network.convs[-1])
-    finer = [*(layer.inputs[0] for layer in ends), network.storage[network.output.name]]
+    finer = [network.storage[name] for name in (*(layer.inputs[0] for layer in ends), network.output.name)]
     return Policy(
         keep_ratio={group.name: keep_ratio for group in network.groups if group.prunable},
         weights={layer.name: Uniform(weight_bits=weight_bits) for layer in network.convs if layer not in ends},
