@@ -1,4 +1,4 @@
-"""Lowered programs become one C source: vocabulary, kernels, constants, and four functions a program."""
+"""Lowered programs become one C source: vocabulary, kernels, constants, and the functions of each program."""
 
 from __future__ import annotations
 
