@@ -193,6 +193,7 @@ def test_modules_that_are_refused(part: nn.Module, words: str) -> None:
         (lambda y: (y.flatten(2) @ torch.eye(64)).view(-1, 8, 8, 8), "as attention does"),
         (lambda y: y + y.mean((2, 3), keepdim=True), "both must have one shape"),
         (lambda y: torch.cat([y, y], 2), "only channels (dim=1) can be joined"),
+        (lambda y: torch.cat([y, y[:, :0]], 1), "leave the empty tensor out"),
         (lambda y: F.pad(y, (1, 1, 1, 1)), "pad and crop inside a convolution"),
         (lambda y: F.pad(y[:, 1:7], (0, 0, 0, 0, 1, 1), value=1.0), "only zeros can be padded"),
         (lambda y: F.dropout(y), "pass training=self.training"),

@@ -63,6 +63,8 @@ class View:
         """
         channels, height, width = self.layer.shape
         image = self.image()
+        if image.size == 0:
+            raise Refused(f"it reads none of the values of {self.layer.name}; leave the empty tensor out")
         shown = image if image.ndim == 3 else image.reshape(image.shape[0], 1, 1) if image.ndim == 1 else None
         everything = np.arange(1, channels * height * width + 1).reshape(channels, height, width)
         if shown is not None and np.array_equal(shown, everything):
