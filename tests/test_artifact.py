@@ -88,7 +88,21 @@ def test_a_changed_or_missing_file_is_refused(name, copied):
         open_artifact(copied)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"files": 3}', "[]"])
+@pytest.mark.parametrize("entry", ["prefix", "threads", "arena_bytes", "files"])
+def test_a_changed_manifest_is_refused(entry, copied):
+    path = copied / "manifest.json"
+    manifest = json.loads(path.read_text())
+    others = {name: value for name, value in manifest.items() if name != entry}
+    for changed in (others, others | {entry: 64}):
+        path.write_text(json.dumps(changed))
+        with pytest.raises(CorruptFile, match=r"manifest\.json was changed after automc wrote it"):
+            open_artifact(copied)
+    path.write_text(json.dumps({name: value for name, value in manifest.items() if name != "sha256"}))
+    with pytest.raises(CorruptFile, match=r"has no sha256: .*; compile it again"):
+        open_artifact(copied)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"files": 3}', "[]", "3", '{"sha256": NaN}'])
 def test_an_unreadable_manifest_is_refused(text, copied):
     (copied / "manifest.json").write_text(text)
     with pytest.raises(CorruptFile, match=r"manifest\.json"):

@@ -22,9 +22,10 @@ from automc.compiler.targets import find_target, runs_here
 from automc.compiler.toolchain import ToolChain, tool_chain
 from automc.compression.program import Program
 from automc.errors import CorruptFile, RunnerError
-from automc.files import sha256_of, write_atomic
+from automc.files import canonical_json, sha256_of, write_atomic
 
 _MANIFEST = "manifest.json"
+_SEAL = "sha256"  # the manifest's entry for its own checksum
 _PROGRAM = "program.safetensors"
 # And SHARED, where the target's systems load libraries, and the pool, where several threads compute.
 _FILES = ("model.c", "model.h", "main.c", "CMakeLists.txt", STATIC, _PROGRAM)
@@ -116,17 +117,27 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
         "operations": [{"tensor": operation.target, **asdict(kernel.choice)} for operation, kernel in kernels],
         "files": {name: sha256_of(folder / name) for name in (*_FILES, *optional)},
     }
+    manifest[_SEAL] = _seal(manifest)
     write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return Artifact(folder, manifest)
 
 
 def open_artifact(folder: Path) -> Artifact:
-    """The artifact in a folder. Raises `CorruptFile` where a file is missing or not what the manifest says."""
+    """The artifact in a folder.
+
+    Raises `CorruptFile` where a file is missing or not what the manifest says, or the manifest not what was written.
+    """
+    path = folder / _MANIFEST
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
-        checksums = dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest = dict(json.loads(path.read_text()))
+        seal = _seal(manifest)
+    except (OSError, ValueError, TypeError) as error:
         raise CorruptFile(f"{folder} holds no readable {_MANIFEST}: {error}") from error
+    if _SEAL not in manifest:
+        raise CorruptFile(f"{path} has no {_SEAL}: an older automc wrote it, or it was changed; compile it again")
+    if manifest[_SEAL] != seal:
+        raise CorruptFile(f"{path} was changed after automc wrote it")
+    checksums = manifest["files"]
     for name in (*_FILES, *(name for name in (SHARED, *POOL_FILES) if name in checksums)):
         path = folder / name
         if not path.is_file():
@@ -134,6 +145,11 @@ def open_artifact(folder: Path) -> Artifact:
         if sha256_of(path) != checksums.get(name):
             raise CorruptFile(f"{path} was changed after automc wrote it")
     return Artifact(folder, manifest)
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """The checksum of all that a manifest says beside it."""
+    return sha256_of(canonical_json({name: value for name, value in manifest.items() if name != _SEAL}).encode())
 
 
 def compile_batch(
