@@ -44,8 +44,12 @@ def programs(resnet8):
         (Codebook(entries=16), 1.0),
         (Codebook(entries=16, huffman=True), 0.8),
         (Sparse(density=0.5, pattern="blocks"), 0.85),
+        (Sparse(density=0.5, pattern="blocks", entries=16), 0.85),
+        (Sparse(density=0.5, pattern="blocks", entries=16, huffman=True), 0.7),
         (Sparse(density=0.5), 0.8),
+        (Sparse(density=1.0), 0.75),
         (Sparse(density=0.25, entries=16, huffman=True), 0.7),
+        (Sparse(density=0.05, huffman=True), 0.8),
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.choices import Choice, Codebook, Sparse
+from automc.choices import Choice, Sparse
 from automc.compiler.sizes import BYTES_OF_CODE_LENGTHS, block_bytes, stored_bytes
 from automc.compression.policy import Policy
 from automc.cost.energy import Energy, energy_of, kernel_energy, static_energy
@@ -158,24 +158,20 @@ def _weight_bytes(kernel: Kernel, times: int, choice: Choice | None) -> int:
         return 0
     inputs, groups = (1, kernel.outputs) if kernel.operation == "depthwise" else (kernel.inputs, times)
     shape = times * kernel.outputs, inputs, kernel.kernel_height, kernel.kernel_width
-    bits = _stored_bits(kernel, choice)
-    head = 1 << int(bits) if isinstance(choice, Codebook) else 0
-    if getattr(choice, "huffman", False):
-        symbols = getattr(choice, "entries", None) or 1 << kernel.weight_bits
-        bits, head = max(1.0, bits - _SAVED_BITS), BYTES_OF_CODE_LENGTHS + symbols
-    if isinstance(choice, Sparse) and choice.pattern == "blocks":
-        return head + block_bytes(shape, bits, choice.density)
+    bits, head = _symbol(kernel, choice)
+    if isinstance(choice, Sparse):
+        if choice.pattern == "blocks":
+            return head + block_bytes(shape, bits, choice.density)
+        bits = choice.density * (bits + _GAP_BITS + math.log2(1 / choice.density))
     return head + stored_bytes(shape, bits, groups)
 
 
-def _stored_bits(kernel: Kernel, choice: Choice | None) -> float:
-    """About how many bits each weight that is stored takes, of a list of non-zeros each weight of the layer."""
-    match choice:
-        case Codebook():
-            return math.ceil(math.log2(choice.entries))
-        case Sparse() if choice.pattern == "blocks":
-            return choice.weight_bits
-        case Sparse():
-            symbol = choice.weight_bits if choice.entries is None else math.ceil(math.log2(choice.entries + 1))
-            return min(8.0, choice.density * (symbol + _GAP_BITS + math.log2(1 / choice.density)))
-    return kernel.weight_bits
+def _symbol(kernel: Kernel, choice: Choice | None) -> tuple[float, int]:
+    """About how many bits each weight that is stored takes, and the bytes that say what shared values or codes mean."""
+    bits, entries = kernel.weight_bits, getattr(choice, "entries", None)
+    if entries is not None:
+        values = entries + isinstance(choice, Sparse)  # where shared ones do not count zero
+        bits = min(bits, math.ceil(math.log2(values)))
+    if getattr(choice, "huffman", False):
+        return max(1.0, bits - _SAVED_BITS), BYTES_OF_CODE_LENGTHS + (entries or 1 << bits)
+    return bits, 0 if entries is None else 1 << bits
