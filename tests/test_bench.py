@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.nn.functional as F
+from torch import nn
 
 from automc.compiler.artifact import compile_program
+from automc.compiler.sizes import program_bytes
 from automc.compiler.targets import host_target
 from automc.compression.operations import Convolve
 from automc.compression.policy import Policy
@@ -21,7 +25,8 @@ from automc.cost.probes import random_program
 from automc.cost.recognise import kernel_of
 from automc.cost.table import parse_table, read_table
 from automc.network.graph import Network
-from tests.networks import TINY_NETWORKS, TinyResidual, traced
+from tests.cost_examples import kernels_of, table_for
+from tests.networks import TINY_NETWORKS, Custom, TinyResidual, head, parts, traced
 from tests.shapes import Grouped
 
 NETWORK = traced(TinyResidual())
@@ -70,14 +75,24 @@ def test_another_result_is_found_out(program: Program, tmp_path: Path) -> None:
     assert "results differ" in done.stderr
 
 
-@pytest.mark.parametrize("module", [*TINY_NETWORKS, Grouped])
+def _dilated() -> nn.Module:
+    """A convolution of fewer channels than a step has, whose window has gaps."""
+    layers = parts(6, dilated=nn.Conv2d(8, 6, 3, padding=(2, 1), dilation=(2, 3)))
+    return Custom(layers, lambda self, x: head(self, F.relu(self.dilated(F.relu(self.stem(x))))))
+
+
+@pytest.mark.parametrize("module", [*TINY_NETWORKS, Grouped, _dilated])
 @pytest.mark.parametrize("ratio", [0.5, 0.01])
-def test_a_program_calls_the_kernels_that_the_plan_says(module: type, ratio: float) -> None:
+def test_a_program_calls_the_kernels_that_the_plan_says(module: Callable[[], nn.Module], ratio: float) -> None:
     network: Network = traced(module())
     policy = Policy(keep_ratio={group.name: ratio for group in network.groups if group.prunable})
     program = random_program(network, policy, seed=0)
     planned = [step.kernel for step in KernelPlan(network).steps(policy)]
     assert [kernel_of(operation, program) for operation in program.operations] == planned
+    table = table_for(dict.fromkeys((*planned, *kernels_of(network, Policy())), 1.0))
+    cost = CostModel(network, table).cost(policy)
+    assert cost.size_bytes == sum(program_bytes(program).values())
+    assert cost.interpolated == ()
 
 
 def _with_another_bias(last: Convolve) -> Convolve:

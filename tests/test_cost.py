@@ -130,6 +130,13 @@ def test_another_geometry_is_scaled_by_its_work() -> None:
     assert lookup(plane(16, 8, height=4, width=4, kernel_height=1, kernel_width=1)).latency_ms == pytest.approx(0.1)
 
 
+def test_a_dilated_window_is_estimated_by_those_without_gaps() -> None:
+    lookup = Lookup(table_for({plane(8, 8): 6.0, plane(8, 8, dilation_height=3): 7.0}))
+    assert told(lookup, plane(6, 8, dilation_width=2)) == (6.0, True)  # three runs of two steps
+    assert told(lookup, plane(8, 8, dilation_height=3)) == (7.0, False)
+    assert told(lookup, plane(8, 8)) == (6.0, False)
+
+
 def test_uncertainty_grows_with_the_distance_to_the_nearest_row() -> None:
     lookup = Lookup(table_for({plane(i, o): 1.0 * i * o for i in (4, 16, 64) for o in (8, 64)}))
 

@@ -43,7 +43,9 @@ KERNELS = [
     Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 8, 8, False, "codebook"),
     Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 4, 8, False, "sparse"),
     Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 8, 8, True, "blocks", 25),
+    Kernel("convolve", 6, 6, 5, 12, 3, 3, 1, 2, 8, 8, dilation_height=2, dilation_width=3),
     Kernel("depthwise", 4, 4, 9, 9, 3, 3, 2, 2, 8, 8),
+    Kernel("depthwise", 4, 4, 9, 9, 3, 3, 1, 1, 8, 8, dilation_height=2),
     Kernel("sum", 8, 8, 12, 12),
     Kernel("join", 8, 8, 13, 13),
     Kernel("select", 4, 4, 6, 12, 1, 1, 2, 2),
@@ -84,6 +86,7 @@ def test_probes_hold_every_kernel_in_its_shape() -> None:
             if isinstance(operation, Convolve):
                 assert operation.weight.size == kernel.weights
                 assert operation.weight_bits == kernel.weight_bits
+                assert operation.dilation == (kernel.dilation_height, kernel.dilation_width)
                 assert probe.program.tensors[operation.source].bits == kernel.activation_bits
                 assert (operation.residual is not None) == kernel.residual
 

@@ -40,6 +40,15 @@ def test_a_table_reads_back_as_it_was_written(path: Path) -> None:
     assert table.by_kernel == {CONV: row(CONV, 0.25), SUM: row(SUM, 0.0125)}
 
 
+def test_a_dilation_has_columns_only_where_a_kernel_has_one(path: Path) -> None:
+    assert "dilation" not in path.read_text()
+    dilated = CONV._replace(dilation_height=2, dilation_width=3)
+    table = read_table(path).extended([row(dilated, 0.5)])
+    write_table(table, path)
+    assert read_table(path).by_kernel == table.by_kernel
+    assert {kernel: known.latency_ms for kernel, known in table.by_kernel.items()}[CONV] == 0.25
+
+
 def test_pandas_reads_it_in_one_line(path: Path) -> None:
     frame = pd.read_csv(path, comment="#")
     assert frame.loc[frame["operation"] == "convolve", "latency_ms"].tolist() == [0.25]
@@ -123,6 +132,7 @@ def test_the_shipped_tables_are_sound(name: str) -> None:
     table = read_table(catalog.find("latency_tables", name))
     assert table.header.device == name
     assert table.energy is not None
+    assert f"# sha256: {table.sha256}" in catalog.find("latency_tables", name).read_text()  # that studies know it by
     simulated = "(simulated)" in table.header.cpu
     assert simulated == (not name.startswith("epyc_zen5"))
     assert {row.source for row in table.rows} == {"simulated" if simulated else "measured"}

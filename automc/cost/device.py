@@ -62,7 +62,7 @@ def host_table(target: str, needs: Sequence[Need]) -> Path:
     """Where the host's table for `needs` lies; other kernels, processors and compiler versions have their own."""
     (probe,) = probes_of([REFERENCE], 1)
     code = emit_source({"reference": lower(probe.program, find_target(target))})
-    kernels = [list(kernel) for kernel in kernels_to_measure(needs)]
+    kernels = [list(kernel.key) for kernel in kernels_to_measure(needs)]
     key = sha256_of(canonical_json([processor(), code, kernels]).encode())[:12]
     return host_tables() / f"{HOST}_{target}_{key}.csv"
 

@@ -12,20 +12,7 @@ from numpy.typing import NDArray
 from automc.choices import Choice, Codebook, Gated, LowRank, Sparse, Uniform
 from automc.compression.policy import Policy
 from automc.compression.windows import Encoding
-from automc.network.graph import (
-    Add,
-    Concat,
-    Conv,
-    Curve,
-    Gather,
-    Input,
-    Layer,
-    Multiply,
-    Network,
-    Pool,
-    Shuffle,
-    is_depthwise,
-)
+from automc.network.graph import Add, Concat, Conv, Curve, Gather, Input, Layer, Multiply, Network, Pool, Shuffle
 
 OperationName = Literal[
     "quantise",
@@ -50,8 +37,8 @@ class Kernel(NamedTuple):
     """One piece of compiled work, as far as its time depends on it.
 
     `height` and `width` are the output's, `inputs` and `outputs` count channels, `activation_bits` are the source's.
-    What does not matter to an operation is 0 (bits of a sum) or 1 (kernel and stride of a sum). `encoding` is how
-    weights are stored, and `density_percent` how many of them are not zero where that is known in advance.
+    What does not matter to an operation is 0 (bits of a sum) or 1 (kernel, stride and dilation of a sum). `encoding` is
+    how weights are stored, `density_percent` how many of them are not zero where that is known in advance.
     """
 
     operation: OperationName
@@ -68,6 +55,13 @@ class Kernel(NamedTuple):
     residual: bool = False
     encoding: Encoding = "dense"
     density_percent: int = 100
+    dilation_height: int = 1
+    dilation_width: int = 1
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from others: its fields, the dilation only where it has one, as tables began without."""
+        return self if self.dilation_height > 1 or self.dilation_width > 1 else self[:-2]
 
     @property
     def weights(self) -> int:
@@ -186,24 +180,26 @@ class KernelPlan:
         _, height, width = layer.shape
         source, outputs = self._kept.of(layer.inputs[0]), self._kept.of(layer.name)
         name, stored, kernel, stride = layer.name, self.network.storage[layer.inputs[0]], layer.kernel, layer.stride
+        times = 1 if layer.is_depthwise else layer.groups
         map_size = self.network[layer.inputs[0]].shape[1:]
 
         def steps(policy: Policy, counts: Mapping[str, int]) -> tuple[Step, ...]:
-            choice, read, written = policy.choice(name), source(counts), outputs(counts)
-            groups = max(1, read) if layer.is_depthwise else layer.groups
-            depthwise = is_depthwise((written, read // groups), groups)  # of one channel it is none any more
-            times = 1 if depthwise else groups
+            choice, written = policy.choice(name), outputs(counts) // times
             whole = Kernel(
-                "depthwise" if depthwise else "convolve",
+                "depthwise"
+                if layer.is_depthwise and written > 1
+                else "convolve",  # one channel has no others beside it
                 height,
                 width,
-                read // times,
-                written // times,
+                source(counts) // times,
+                written,
                 *kernel,
                 *stride,
                 choice.weight_bits,
                 policy.bits_of(stored),
                 residual,
+                dilation_height=layer.dilation[0],
+                dilation_width=layer.dilation[1],
             )
             if isinstance(choice, Uniform) and not choice.huffman:
                 return (Step(name, whole, times),)
@@ -229,8 +225,8 @@ def _parts(choice: Choice, whole: Kernel, times: int, map_size: tuple[int, int])
         case LowRank():
             rank = choice.rank(whole.outputs, whole.inputs * whole.kernel_height * whole.kernel_width)
             yield whole._replace(outputs=rank, residual=False), times
-            last = whole._replace(inputs=rank, kernel_height=1, kernel_width=1, stride_height=1, stride_width=1)
-            yield last._replace(activation_bits=8), times
+            last = Kernel("convolve", whole.height, whole.width, rank, whole.outputs, weight_bits=whole.weight_bits)
+            yield last._replace(activation_bits=8, residual=whole.residual), times
         case Gated():
             # A whole vector of output channels is seldom closed, so that the layer counts as if all were open.
             inputs, outputs = whole.inputs * times, whole.outputs * times

@@ -32,6 +32,7 @@ _UNCERTAIN = 0.02
 _UNCERTAIN_AN_OCTAVE = 0.08
 _ANOTHER_BIT = 0.5  # octaves: for each bit by which partial sums grow otherwise
 _ANOTHER_KIND = 1.0  # octaves: another geometry, or another encoding of weights
+_SIDES = [f"{each}_{along}" for each in ("kernel", "stride", "dilation") for along in ("height", "width")]
 _MEDIAN_INTERVAL = 1.57  # quartile distances over the root of the count (McGill, Tukey and Larsen 1978)
 
 
@@ -113,6 +114,8 @@ class Lookup:
         outputs = math.ceil(kernel.outputs / self._header.output_tile)
         if kernel.operation == "depthwise":
             return 1, outputs
+        if kernel.dilation_width > 1:  # its pixels are no neighbours
+            return kernel.kernel_width * math.ceil(kernel.inputs / self._header.input_tile), outputs
         return math.ceil(kernel.inputs * kernel.kernel_width / self._header.input_tile), outputs
 
 
@@ -244,7 +247,6 @@ def _uncertainty_ms(row: Row) -> float:
 
 
 def _geometry_distance(wanted: Kernel, known: Kernel) -> tuple[float, float]:
-    """Other windows and strides weigh most, then the number of pixels."""
-    sides = ("kernel_height", "kernel_width", "stride_height", "stride_width")
-    shape = sum(abs(math.log(getattr(wanted, side) / getattr(known, side))) for side in sides)
+    """Other windows, strides and dilations weigh most, then the number of pixels."""
+    shape = sum(abs(math.log(getattr(wanted, side) / getattr(known, side))) for side in _SIDES)
     return shape, abs(math.log(wanted.height * wanted.width / (known.height * known.width)))

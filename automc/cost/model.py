@@ -163,7 +163,7 @@ def _weight_bytes(kernel: Kernel, times: int, choice: Choice | None) -> int:
         if choice.pattern == "blocks":
             return head + block_bytes(shape, bits, choice.density)
         bits = choice.density * (bits + _GAP_BITS + math.log2(1 / choice.density))
-    return head + stored_bytes(shape, bits, groups)
+    return head + stored_bytes(shape, bits, groups, (kernel.dilation_height, kernel.dilation_width))
 
 
 def _symbol(kernel: Kernel, choice: Choice | None) -> tuple[float, int]:

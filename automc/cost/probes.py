@@ -176,7 +176,8 @@ class _Builder:
                 shape = kernel.outputs, inputs, *window
                 weights = _random_layer(self._random, shape, 1, _choice_of(kernel)).weights
                 made = self._convolution(target, source, weights.codes, stride, padding, kernel.weight_bits, residual)
-                return replace(made, encoding=weights.encoding)
+                dilation = (kernel.dilation_height, kernel.dilation_width)
+                return replace(made, dilation=dilation, encoding=weights.encoding)
             case "sum":
                 return Sum(target, source, source, (_MULTIPLIER, _MULTIPLIER), 0, high)
             case "select":
@@ -286,7 +287,8 @@ def _source_size(kernel: Kernel) -> tuple[int, int]:
 
 
 def _axes(kernel: Kernel) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Along height and width: the pixels from one end of a window to the other, the stride, and how many windows."""
     return (
-        (kernel.kernel_height, kernel.stride_height, kernel.height),
-        (kernel.kernel_width, kernel.stride_width, kernel.width),
+        (kernel.dilation_height * (kernel.kernel_height - 1) + 1, kernel.stride_height, kernel.height),
+        (kernel.dilation_width * (kernel.kernel_width - 1) + 1, kernel.stride_width, kernel.width),
     )

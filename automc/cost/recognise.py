@@ -49,6 +49,7 @@ def _convolve(operation: Convolve, program: Program) -> Kernel:
         operation.residual is not None,
         operation.encoding,
         percent,
+        *operation.dilation,
     )
 
 

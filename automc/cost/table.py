@@ -26,6 +26,7 @@ _COLUMNS = (*_KEY, "latency_ms", "spread_ms", "count", "source")
 _WITH_BITS = ("convolve", "depthwise")
 _NUMBERS = tuple(name for name in _KEY if name not in ("operation", "encoding"))
 _BITS = ("weight_bits", "activation_bits")
+_LATER = ("dilation_height", "dilation_width")  # columns that stand only where a kernel needs them
 
 
 @dataclass(frozen=True)
@@ -178,13 +179,15 @@ def key_cells(kernel: Kernel) -> list[int | str]:
     return [int(value) if isinstance(value, bool) else value for value in kernel]
 
 
-def _rows_text(rows: Iterable[Row]) -> str:
+def _rows_text(rows: Sequence[Row]) -> str:
+    """With the columns that these rows need, or all of them for rows that are still to come."""
+    needed = max((len(row.kernel.key) for row in rows), default=len(_KEY))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer.writerow([*_KEY[:needed], *_COLUMNS[len(_KEY) :]])
     for row in rows:
         writer.writerow(
-            [*key_cells(row.kernel), f"{row.latency_ms:.6g}", f"{row.spread_ms:.3g}", row.count, row.source]
+            [*key_cells(row.kernel)[:needed], f"{row.latency_ms:.6g}", f"{row.spread_ms:.3g}", row.count, row.source]
         )
     return text.getvalue()
 
@@ -228,7 +231,7 @@ def _read_rows(lines: list[str], first_line: int, path: str) -> tuple[Row, ...]:
     for name in columns:
         if name not in _COLUMNS:
             raise TableError(f"{path}:{first_line}: unknown column '{name}'{_unit_hint(name)}")
-    if missing := [name for name in _COLUMNS if name not in columns]:
+    if missing := [name for name in _COLUMNS if name not in columns and name not in _LATER]:
         raise TableError(f"{path}:{first_line}: missing column {', '.join(missing)}")
     if len(set(columns)) < len(columns):
         raise TableError(f"{path}:{first_line}: a column appears twice")
@@ -252,7 +255,7 @@ def _read_row(values: Mapping[str, str], where: str) -> Row:
             raise TableError(f"{where}: column {column}: unknown {given!r}{suggest(given, known)}")
     operation = values["operation"]
     numbers = {}
-    for column in _NUMBERS:
+    for column in (name for name in _NUMBERS if name in values):
         bits = column in _BITS
         lowest = int(operation in _WITH_BITS) if bits else int(column != "residual")
         highest = (8 * lowest) if bits else {"residual": 1, "density_percent": 100}.get(column)
