@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from automc.choices import Codebook, LowRank, Sparse, Uniform
 from automc.compression.executor import Executor
@@ -12,12 +13,12 @@ from automc.compression.finetune import finetune
 from automc.compression.operations import Convolve
 from automc.compression.policy import Policy
 from automc.compression.prepare import Preparation
-from automc.compression.restore import restored
 from automc.compression.shadow import ShadowWeights
 from automc.errors import PolicyError
 from automc.network.datasets import load_dataset
 from automc.schema import FinetuningSpec
-from tests.networks import MEAN, STD, TinyPlain, traced
+from tests.networks import MEAN, STD, TinyPlain, randomise, traced
+from tests.restore import restored
 
 TRAIN = load_dataset("digits").train
 
@@ -81,3 +82,13 @@ def test_float_weights_come_back_from_a_program(preparation):
 def test_only_whole_layers_come_back(preparation, policy):
     with pytest.raises(PolicyError, match="was pruned or factorised"):
         restored(preparation.network, preparation.program(policy))
+
+
+def test_a_factorised_layer_does_not_come_back_where_its_second_factor_has_the_same_shape():
+    module = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
+    randomise(module, 0)
+    network = traced(module)
+    program = Preparation(network, TRAIN.pixels[:16]).program(Policy(weights={"4": LowRank(rank_ratio=1.0)}))
+    assert weight_of(program, "4").shape[:2] == (10, 8)
+    with pytest.raises(PolicyError, match="'4' was pruned or factorised"):
+        restored(network, program)

@@ -25,12 +25,12 @@ from automc.compression.finetune import finetune
 from automc.compression.policy import Policy
 from automc.compression.prepare import Preparation
 from automc.compression.program import Program
-from automc.compression.restore import restored
 from automc.network.datasets import load_dataset
 from automc.network.trace import trace
 from automc.network.training import ask, train
 from automc.network.zoo import build_network
 from automc.schema import FinetuningSpec, TrainingSpec
+from tests.restore import restored
 
 DENSITY = {"conv2": 0.2, "fc1": 0.065, "fc2": 0.25}  # of the first convolution's 500 weights none is removed
 ENTRIES = {"conv2": 32, "fc1": 16, "fc2": 32}

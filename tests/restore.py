@@ -15,7 +15,8 @@ from automc.network.graph import Conv, Network
 def restored(network: Network, program: Program) -> Network:
     """`network` with the weights and biases that `program`'s integers stand for.
 
-    Raises `PolicyError` where the program is not one convolution for each of the network's, of the same shape.
+    Raises `PolicyError` where the program is not one convolution for each of the network's, of the same shape and of
+    what that layer reads.
     """
     total_of = {conv: total for total, conv in network.fused_sums.items()}
     written = {each.target: each for each in program.operations if isinstance(each, Convolve)}
@@ -29,7 +30,8 @@ def restored(network: Network, program: Program) -> Network:
 
 
 def _restored(layer: Conv, operation: Convolve | None, program: Program) -> Conv:
-    if operation is None or operation.weight.shape != layer.weight.shape:
+    # Of a full rank, the second of two factors may have the layer's own shape; it reads what the first one writes.
+    if operation is None or (operation.weight.shape, operation.source) != (layer.weight.shape, layer.inputs[0]):
         raise PolicyError(f"'{layer.name}' was pruned or factorised; only whole layers have float weights again")
     steps = operation.accumulator_steps(program.tensors)
     scale = steps / program.tensors[operation.source].scale
