@@ -41,19 +41,25 @@ def interpret(program: Program, pixels: Pixels) -> Values:
 
     Raises `DataError` for images of another shape or type than the program's input.
     """
-    check_pixels(program, pixels)
     results = np.empty((len(pixels), program.outputs), np.float32)
     for start in range(0, len(pixels), _BATCH):
         batch = pixels[start : start + _BATCH]
-        results[start : start + _BATCH] = _run(program, batch)[program.result.target].reshape(len(batch), -1)
+        results[start : start + _BATCH] = interpret_all(program, batch)[program.result.target].reshape(len(batch), -1)
     return results
 
 
-def interpret_all(program: Program, pixels: Pixels) -> dict[str, Stored]:
-    """Every stored tensor by name, `n x height x width x channels`, for the images `pixels`."""
+def interpret_all(program: Program, pixels: Pixels) -> dict[str, NDArray[Any]]:
+    """What every operation writes, by name: stored tensors, and last the results as float32.
+
+    All are `n x height x width x channels`, for the images `pixels` at once. Raises as `interpret`.
+    """
     check_pixels(program, pixels)
-    computed = _run(program, pixels)
-    return {name: computed[name] for name in program.tensors}
+    first, *others = program.operations
+    assert isinstance(first, Quantise)
+    computed: dict[str, NDArray[Any]] = {first.target: first.table[np.arange(program.input.channels), pixels]}
+    for operation in others:
+        computed[operation.target] = _MEANINGS[type(operation)](operation, program.tensors, computed)
+    return computed
 
 
 def check_pixels(program: Program, pixels: Pixels) -> None:
@@ -61,16 +67,6 @@ def check_pixels(program: Program, pixels: Pixels) -> None:
     if pixels.dtype != np.uint8 or pixels.shape[1:] != program.image_shape:
         wanted = " x ".join(map(str, program.image_shape))
         raise DataError(f"{program.name} takes n x {wanted} uint8 images. Got {pixels.dtype} {pixels.shape} instead.")
-
-
-def _run(program: Program, pixels: Pixels) -> dict[str, NDArray[Any]]:
-    """What every operation writes, by name: stored tensors, and last the results as float32."""
-    first, *others = program.operations
-    assert isinstance(first, Quantise)
-    computed: dict[str, NDArray[Any]] = {first.target: first.table[np.arange(program.input.channels), pixels]}
-    for operation in others:
-        computed[operation.target] = _MEANINGS[type(operation)](operation, program.tensors, computed)
-    return computed
 
 
 def _convolved(operation: Convolve, tensors: Tensors, stored: Known) -> Stored | Values:
