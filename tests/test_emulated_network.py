@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from automc.compiler.artifact import emulate_batch
 from automc.compression.prepare import Preparation
 from automc.network.zoo import build_network
-from tests.machines import PROCESSORS, assert_exact
+from tests.machines import PROCESSORS, assert_exact, emulate_batch
 from tests.networks import randomise, traced
 from tests.shapes import random_programs
 

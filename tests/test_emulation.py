@@ -9,7 +9,7 @@ import pytest
 
 from automc.compiler import artifact as artifact_module
 from automc.compiler import emulation, emulators
-from automc.compiler.artifact import compile_program, emulate_batch
+from automc.compiler.artifact import compile_program
 from automc.compiler.emit import emit_source
 from automc.compiler.emulation import emulate
 from automc.compiler.freestanding import driver
@@ -19,7 +19,7 @@ from automc.compiler.targets import TARGETS, find_target, runs_here
 from automc.compiler.toolchain import tool_chain
 from automc.compiler.verify import verify
 from automc.errors import CompileError, RunnerError
-from tests.machines import FIRST_PROCESSORS, NOT_RUN, PROCESSORS, assert_exact, processor
+from tests.machines import FIRST_PROCESSORS, NOT_RUN, PROCESSORS, assert_exact, emulate_batch, processor
 from tests.programs import Builder, random_pixels, random_program
 from tests.test_compiler import channels_program, depthwise_program, extreme_program, programs, residual_program
 from tests.test_encodings import FORMS, encoded_programs, forms_program, groups_program, layer

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from automc.compression import executor
 from automc.compression.executor import Executor
 from automc.compression.export import to_torch
 from automc.compression.interpreter import interpret
@@ -19,11 +20,12 @@ from tests.programs import Builder, random_pixels, random_program
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_equals_the_interpreter(seed: int) -> None:
+def test_equals_the_interpreter(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "_BATCH", 3)
     random = np.random.default_rng(seed)
     program = random_program(random, steps=int(random.integers(1, 9)), wide=seed % 3 == 0)
     pixels = random_pixels(random, program, 7)
-    logits = Executor(program).run(pixels, batch=3)
+    logits = Executor(program).run(pixels)
     assert logits.dtype == np.float32
     assert np.array_equal(logits.view(np.uint32), interpret(program, pixels).view(np.uint32))  # the sign of zero, too
 

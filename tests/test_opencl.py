@@ -8,7 +8,7 @@ import pytest
 
 from automc.commands.artifacts import compile_command
 from automc.compiler import emulation, emulators
-from automc.compiler.artifact import compile_batch, compile_program, emulate_batch, static_batch
+from automc.compiler.artifact import compile_batch, compile_program, static_batch
 from automc.compiler.emulation import emulate
 from automc.compiler.emulators import open_cl
 from automc.compiler.freestanding import driver, linked_for_system
@@ -20,7 +20,7 @@ from automc.compression.interpreter import interpret
 from automc.compression.prepare import Preparation
 from automc.cost.bench import build_bench
 from automc.errors import CompileError, RunnerError
-from tests.machines import NOT_RUN, assert_exact
+from tests.machines import NOT_RUN, assert_exact, emulate_batch
 from tests.networks import traced
 from tests.programs import Builder, random_pixels, random_program
 from tests.shapes import CALIBRATION, SHAPES, random_programs

@@ -13,7 +13,6 @@ from automc.compiler.emit import prefix_of
 from automc.compiler.emulation import Emulated, emulate
 from automc.compiler.emulators import first_available, remedy
 from automc.compiler.example import emit_cmake, emit_example
-from automc.compiler.isa import Machine
 from automc.compiler.library import Library, open_code
 from automc.compiler.lowering import Lowered, lower
 from automc.compiler.pool import POOL_FILES
@@ -169,12 +168,6 @@ def compile_batch(
     build(emit_source(lowered), tools, folder, threads=pooled)
     code = open_code(folder / SHARED)
     return [Library(code, prefix, each.program, each.arena_bytes) for prefix, each in lowered.items()]
-
-
-def emulate_batch(programs: Sequence[Program], target: str, folder: Path, machine: Machine, *flags: str) -> Emulated:
-    """Compile many programs for one target as one library in `folder`, with further `flags`, to run on `machine`."""
-    lowered, tools = static_batch(programs, target, folder, *flags)
-    return emulate(folder / STATIC, lowered, tools, machine)
 
 
 def static_batch(

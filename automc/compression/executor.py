@@ -10,6 +10,8 @@ from automc.compression.export import to_torch
 from automc.compression.interpreter import check_pixels
 from automc.compression.program import Program
 
+_BATCH = 100  # images at once
+
 
 class Executor:
     """Runs a program by float32 convolutions over integers, which are exact; see `steps.py` for how that is made sure.
@@ -22,14 +24,14 @@ class Executor:
         self._module = to_torch(program)
 
     @torch.inference_mode()
-    def run(self, pixels: NDArray[np.uint8], batch: int = 100) -> NDArray[np.float32]:
-        """The results, `n x outputs`, of the images `pixels`, `n x height x width x channels`; `batch` of them at once.
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The results, `n x outputs`, of the images `pixels`, `n x height x width x channels`.
 
         Raises `DataError` for images of another shape or type than the program's input.
         """
         check_pixels(self.program, pixels)
         results = np.empty((len(pixels), self.program.outputs), np.float32)
-        for start in range(0, len(pixels), batch):
-            images = torch.tensor(pixels[start : start + batch]).permute(0, 3, 1, 2)
-            results[start : start + batch] = self._module(images).numpy()
+        for start in range(0, len(pixels), _BATCH):
+            images = torch.tensor(pixels[start : start + _BATCH]).permute(0, 3, 1, 2)
+            results[start : start + _BATCH] = self._module(images).numpy()
         return results

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automc.choices import Codebook, Sparse
-from automc.compiler.artifact import compile_batch, emulate_batch
+from automc.compiler.artifact import compile_batch
 from automc.compiler.emulators import UNICORN, available
 from automc.compiler.isa import Machine
 from automc.compiler.targets import TARGETS, runs_here
@@ -37,6 +37,7 @@ from automc.network.trace import trace
 from automc.network.zoo import zoo
 from automc.schema import SearchSpaceSpec
 from tests.benchmarks.architectures import fresh, read, settle
+from tests.machines import emulate_batch
 from tests.programs import random_pixels
 from tests.shapes import EVERYTHING, SHAPES, Pixels, random_policies
 

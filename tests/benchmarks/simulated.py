@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from automc.compiler.artifact import emulate_batch
 from automc.compiler.emit import emit_source
 from automc.compiler.emulators import available
 from automc.compiler.isa import Machine
@@ -23,6 +22,7 @@ from automc.compiler.lowering import lower
 from automc.compiler.targets import TARGETS, find_target
 from automc.compiler.toolchain import tool_chain
 from automc.compression.program import Program
+from tests.machines import emulate_batch
 from tests.programs import Builder
 
 X86 = Machine("qemu-x86_64", "max")
