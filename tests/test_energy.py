@@ -26,6 +26,26 @@ def test_every_term_of_a_convolution() -> None:
     assert energy.static_mj == energy.instruction_mj == 0
 
 
+@pytest.mark.parametrize(
+    ("kernel", "pixels"),
+    [
+        (Kernel("convolve", 1, 1, 4, 10, 4, 4, 1, 1, 8, 8), 16),  # a dense layer over a map
+        (Kernel("pool_mean", 1, 1, 4, 4, 6, 5), 30),  # of a whole map
+        (Kernel("convolve", 4, 4, 4, 4, 1, 1, 2, 2, 8, 8), 16),  # leaves out three of four
+        (Kernel("select", 4, 3, 4, 4, 1, 1, 2, 2), 12),
+        (Kernel("convolve", 4, 4, 4, 4, 3, 3, 2, 1, 8, 8), 32),
+        (Kernel("convolve", 6, 6, 4, 4, 3, 3, 1, 1, 8, 8, dilation_height=2, dilation_width=2), 36),
+        (Kernel("pool_max", 2, 2, 4, 4, 2, 2, 3, 3), 16),
+        (Kernel("shuffle", 8, 8, 12, 3, 2, 2), 16),
+    ],
+)
+def test_every_element_that_is_read_moves_once(kernel: Kernel, pixels: int) -> None:
+    assert kernel.source_pixels == pixels
+    written = kernel.height * kernel.width * kernel.outputs
+    moved = kernel_energy(kernel, 1, 90, ONE).far_memory_mj
+    assert moved == pytest.approx(90 + written + pixels * kernel.inputs)
+
+
 def test_instructions_count_for_every_product_or_element() -> None:
     coefficients = replace(ONE, instruction_pj=1e9, instructions_per_mac=0.25)
     assert kernel_energy(CONV, 1, 90, coefficients).instruction_mj == pytest.approx(CONV.macs / 4)

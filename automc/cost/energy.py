@@ -143,7 +143,7 @@ def kernel_energy(kernel: Kernel, times: int, weight_bytes: int, coefficients: E
       average.
     """
     written = times * kernel.height * kernel.width * kernel.outputs
-    read = times * kernel.height * kernel.width * kernel.inputs * kernel.stride_height * kernel.stride_width
+    read = times * kernel.source_pixels * kernel.inputs
     macs = times * kernel.macs
     adds = (macs or times * kernel.work) + (written if kernel.residual else 0)
     second = written if kernel.residual or kernel.operation == "sum" else 0

@@ -33,6 +33,33 @@ OPERATIONS: tuple[str, ...] = get_args(OperationName)
 ENCODINGS: tuple[str, ...] = get_args(Encoding)
 
 
+class Axis(NamedTuple):
+    """A kernel along height or width: how many pixels a window takes, from end to end how many, and `stride` apart how
+    many `windows` there are. What does not follow from them, the padding, is as usual.
+    """
+
+    taps: int
+    span: int
+    stride: int
+    windows: int
+
+    @property
+    def padding(self) -> int:
+        """Half of the window; none where windows do not overlap, or where one window is the whole source."""
+        return 0 if self.span == self.stride or self.windows == 1 else (self.span - 1) // 2
+
+    @property
+    def source(self) -> int:
+        """`stride` pixels for each window where they fit so, else as few as give that many windows."""
+        full, least = self.windows * self.stride, (self.windows - 1) * self.stride + self.span - 2 * self.padding
+        return full if least <= full < least + self.stride else least
+
+    @property
+    def read(self) -> int:
+        """How many of the source's pixels some window takes."""
+        return min(self.source, self.windows * self.taps)
+
+
 class Kernel(NamedTuple):
     """One piece of compiled work, as far as its time depends on it.
 
@@ -70,6 +97,29 @@ class Kernel(NamedTuple):
             return 0
         inputs = 1 if self.operation == "depthwise" else self.inputs
         return self.outputs * inputs * self.kernel_height * self.kernel_width
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """Its windows along height and width."""
+        rows, columns = self.kernel_height, self.kernel_width
+        return (
+            Axis(rows, self.dilation_height * (rows - 1) + 1, self.stride_height, self.height),
+            Axis(columns, self.dilation_width * (columns - 1) + 1, self.stride_width, self.width),
+        )
+
+    @property
+    def source_size(self) -> tuple[int, int]:
+        """Height and width of what it reads."""
+        if self.operation == "shuffle":
+            return self.height // self.kernel_height, self.width // self.kernel_width
+        rows, columns = self.axes
+        return rows.source, columns.source
+
+    @property
+    def source_pixels(self) -> int:
+        """How many pixels of what it reads are looked at, each counted once."""
+        (height, width), (rows, columns) = self.source_size, self.axes
+        return min(height, rows.read) * min(width, columns.read)
 
     @property
     def macs(self) -> int:

@@ -66,7 +66,7 @@ def probes_of(kernels: Iterable[Kernel], most: int) -> list[Probe]:
     """
     alike: dict[tuple[int, tuple[int, int]], list[Kernel]] = defaultdict(list)
     for kernel in sorted(set(kernels)):
-        alike[kernel.activation_bits or _NO_BITS, _source_size(kernel)].append(kernel)
+        alike[kernel.activation_bits or _NO_BITS, kernel.source_size].append(kernel)
     probes = []
     for (bits, size), members in sorted(alike.items(), reverse=True):
         for start in range(0, len(members), most):
@@ -168,7 +168,8 @@ class _Builder:
 
     def _operation(self, kernel: Kernel, target: str, source: str, residual: str | None) -> Operation:
         window, stride = _window(kernel), (kernel.stride_height, kernel.stride_width)
-        padding = _padding(kernel)
+        rows, columns = kernel.axes
+        padding = rows.padding, columns.padding
         high = self._tensors[target].limit
         match kernel.operation:
             case "convolve" | "depthwise":
@@ -264,31 +265,3 @@ def _choice_of(kernel: Kernel) -> Choice:
 
 def _window(kernel: Kernel) -> tuple[int, int]:
     return kernel.kernel_height, kernel.kernel_width
-
-
-def _padding(kernel: Kernel) -> tuple[int, int]:
-    """Half of the window; none where windows do not overlap, or where one window is the whole source."""
-    rows, columns = (
-        0 if window == stride or length == 1 else (window - 1) // 2 for window, stride, length in _axes(kernel)
-    )
-    return rows, columns
-
-
-def _source_size(kernel: Kernel) -> tuple[int, int]:
-    """`stride` pixels for each of the output's where the windows fit so, else as few as give that many windows."""
-    if kernel.operation == "shuffle":
-        return kernel.height // kernel.kernel_height, kernel.width // kernel.kernel_width
-    sizes = []
-    for (window, stride, length), padding in zip(_axes(kernel), _padding(kernel), strict=True):
-        full = length * stride
-        fits = full + 2 * padding >= window and (full + 2 * padding - window) // stride + 1 == length
-        sizes.append(full if fits else (length - 1) * stride + window - 2 * padding)
-    return sizes[0], sizes[1]
-
-
-def _axes(kernel: Kernel) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Along height and width: the pixels from one end of a window to the other, the stride, and how many windows."""
-    return (
-        (kernel.dilation_height * (kernel.kernel_height - 1) + 1, kernel.stride_height, kernel.height),
-        (kernel.dilation_width * (kernel.kernel_width - 1) + 1, kernel.stride_width, kernel.width),
-    )

@@ -109,9 +109,8 @@ def _touched_bytes(kernel: Kernel, core: Core) -> int:
     """Weights as they are multiplied by, and tensors."""
     if core.only_weights_miss:
         return kernel.weights
-    pixels = kernel.height * kernel.width
-    strides = kernel.stride_height * kernel.stride_width
-    return kernel.weights + pixels * (kernel.outputs * (1 + kernel.residual) + kernel.inputs * strides)
+    written = kernel.height * kernel.width * kernel.outputs * (1 + kernel.residual)
+    return kernel.weights + written + kernel.source_pixels * kernel.inputs
 
 
 def _cycles(blocks: Iterable[Block], executable: Path, core: Core) -> dict[Block, tuple[float, float]]:
