@@ -186,7 +186,16 @@ def test_weights_stored_otherwise_take_what_dense_ones_take_without_skipped_bloc
     known = plane(16, 8, encoding="blocks", density_percent=25)
     lookup = Lookup(table_for({plane(4, 8): 1.0, plane(16, 8): 4.0, known: 1.5}))
     assert told(lookup, known) == (1.5, False)
+    assert told(lookup, known._replace(density_percent=50)) == (3.0, True)
     assert told(lookup, plane(16, 8)) == (4.0, False)
+
+
+def test_single_zeros_are_priced_by_their_share() -> None:
+    tenth, most = (plane(16, 8, encoding="sparse", density_percent=percent) for percent in (10, 90))
+    lookup = Lookup(table_for({plane(16, 8): 4.0, tenth: 1.0, most: 5.0}))
+    assert [told(lookup, kernel) for kernel in (tenth, most)] == [(1.0, False), (5.0, False)]
+    assert told(lookup, tenth._replace(density_percent=13)) == (1.0, True)  # rounding makes a few more zeros
+    assert tenth.macs == plane(16, 8).macs  # what a Program counts
 
 
 def test_every_method_has_its_kernels() -> None:
@@ -196,7 +205,7 @@ def test_every_method_has_its_kernels() -> None:
 
     dense = Kernel("convolve", 4, 4, 16, 16, 3, 3, 2, 2, 8, 8)
     assert parts(Codebook(entries=16), "b") == [dense._replace(encoding="codebook")]
-    assert parts(Sparse(density=0.25), "b") == [dense._replace(encoding="sparse")]
+    assert parts(Sparse(density=0.25), "b") == [dense._replace(encoding="sparse", density_percent=25)]
     blocks = Sparse(density=0.25, pattern="blocks", weight_bits=6)
     assert parts(blocks, "b") == [dense._replace(encoding="blocks", density_percent=25, weight_bits=6)]
     assert parts(LowRank(rank_ratio=0.5, weight_bits=4), "result") == [

@@ -19,6 +19,7 @@ from automc.cost.kernels import Kernel
 from automc.cost.measure import Need, empty_for, fill, measure, random_policy
 from automc.cost.model import CostModel
 from automc.cost.probes import Probe, probes_of, random_program
+from automc.cost.recognise import kernel_of
 from automc.cost.sampling import kernels_to_measure
 from automc.cost.table import LatencyTable, Row, read_table, write_table
 from automc.errors import NameNotFound, TableError
@@ -41,7 +42,8 @@ KERNELS = [
     Kernel("convolve", 1, 1, 6, 10, 4, 4, 1, 1, 8, 8),
     Kernel("convolve", 5, 3, 6, 10, 4, 2, 1, 1, 8, 8),
     Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 8, 8, False, "codebook"),
-    Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 4, 8, False, "sparse"),
+    Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 8, 8, False, "sparse", 10),
+    Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 4, 8, False, "sparse", 90),
     Kernel("convolve", 4, 4, 16, 32, 3, 3, 1, 1, 8, 8, True, "blocks", 25),
     Kernel("convolve", 6, 6, 5, 12, 3, 3, 1, 2, 8, 8, dilation_height=2, dilation_width=3),
     Kernel("depthwise", 4, 4, 9, 9, 3, 3, 2, 2, 8, 8),
@@ -86,6 +88,7 @@ def test_probes_hold_every_kernel_in_its_shape() -> None:
             if isinstance(operation, Convolve):
                 assert operation.weight.size == kernel.weights
                 assert operation.weight_bits == kernel.weight_bits
+                assert abs(kernel_of(operation, probe.program).density_percent - kernel.density_percent) <= 10
                 assert operation.dilation == (kernel.dilation_height, kernel.dilation_width)
                 assert probe.program.tensors[operation.source].bits == kernel.activation_bits
                 assert (operation.residual is not None) == kernel.residual

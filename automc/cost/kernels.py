@@ -124,7 +124,12 @@ class Kernel(NamedTuple):
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image, as `Program.macs_of` counts them."""
-        return self.weights * self.height * self.width * self.density_percent // 100
+        return self.weights * self.height * self.width * self.multiplied_percent // 100
+
+    @property
+    def multiplied_percent(self) -> int:
+        """How many of its weights are multiplied by; single zeros, which only targets without vectors skip, count."""
+        return self.density_percent if self.encoding == "blocks" else 100
 
     @property
     def dense(self) -> Kernel:
@@ -268,10 +273,9 @@ def _parts(choice: Choice, whole: Kernel, times: int, map_size: tuple[int, int])
         case Codebook():
             yield whole._replace(encoding="codebook"), times
         case Sparse():
-            # Positions are decoded before the products, which skip only whole blocks.
-            blocks = choice.pattern == "blocks"
-            percent = round(100 * choice.density) if blocks else 100
-            yield whole._replace(encoding="blocks" if blocks else "sparse", density_percent=percent), times
+            percent = max(1, round(100 * choice.density))
+            encoding: Encoding = "blocks" if choice.pattern == "blocks" else "sparse"
+            yield whole._replace(encoding=encoding, density_percent=percent), times
         case LowRank():
             rank = choice.rank(whole.outputs, whole.inputs * whole.kernel_height * whole.kernel_width)
             yield whole._replace(outputs=rank, residual=False), times

@@ -58,8 +58,8 @@ class Lookup:
        the ratio of the two at the nearest tile counts where both were measured; a residual adds what it adds elsewhere;
     3. the nearest geometry of the same operation, in proportion to the work.
 
-    Weights that are stored otherwise than as they are, and of which the table has no row, take what the dense kernel
-    takes, in proportion to the blocks that are not skipped.
+    Weights that are stored otherwise than as they are, and of which the table has no row, take what those of the
+    nearest density take, or else the dense kernel, in proportion to the blocks that are not skipped.
 
     The distance to the nearest row is in octaves: doublings of tile counts, of pixels and of the window's sides.
     """
@@ -82,8 +82,9 @@ class Lookup:
     def _estimate(self, kernel: Kernel) -> tuple[float, float]:
         """The latency, and the octaves to the nearest row."""
         if kernel != kernel.dense and kernel.geometry not in self._geometries:
-            latency, octaves = self._estimate(kernel.dense)
-            return latency * kernel.density_percent / 100, octaves + _ANOTHER_KIND
+            known = self._nearest_density(kernel)
+            latency, octaves = self._estimate(known)
+            return latency * kernel.multiplied_percent / known.multiplied_percent, octaves + _ANOTHER_KIND
         geometry = self._nearest_geometry(kernel)
         latency, octaves = self._geometries[geometry].estimate(kernel, self._tiles(kernel))
         if geometry == kernel.geometry:
@@ -92,6 +93,19 @@ class Lookup:
         measured_pixels = geometry.height * geometry.width * geometry.kernel_height * geometry.kernel_width
         apart = sum(_geometry_distance(kernel, geometry)) / math.log(2)
         return latency * pixels / measured_pixels, octaves + _ANOTHER_KIND + apart
+
+    def _nearest_density(self, kernel: Kernel) -> Kernel:
+        """As the kernel, and of a density that is known; dense where none is."""
+        like = kernel.geometry
+        densities = [
+            known.density_percent
+            for known in self._geometries
+            if known == like._replace(density_percent=known.density_percent)
+        ]
+        if not densities:
+            return kernel.dense
+        nearest = min(densities, key=lambda percent: abs(math.log(percent / kernel.density_percent)))
+        return kernel._replace(density_percent=nearest)
 
     def _nearest_geometry(self, kernel: Kernel) -> Kernel:
         wanted = kernel.geometry

@@ -257,7 +257,7 @@ def _choice_of(kernel: Kernel) -> Choice:
         case "codebook":
             return Codebook()
         case "sparse":
-            return Sparse(density=0.5, weight_bits=kernel.weight_bits)
+            return Sparse(density=kernel.density_percent / 100, weight_bits=kernel.weight_bits)
         case "blocks":
             return Sparse(density=kernel.density_percent / 100, pattern="blocks", weight_bits=kernel.weight_bits)
     return Uniform(weight_bits=kernel.weight_bits)

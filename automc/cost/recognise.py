@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from automc.compression.operations import (
     Convolve,
     Dequantise,
@@ -33,9 +35,8 @@ def _convolve(operation: Convolve, program: Program) -> Kernel:
     height, width = program.output_size(operation)
     source = program.tensors[operation.source]
     sets = 1 if operation.is_depthwise else operation.groups
-    percent = 100
-    if operation.encoding == "blocks":
-        percent = round(100 * operation.multiplied_weights / operation.weight.size)
+    sparse = operation.encoding == "sparse"
+    present = np.count_nonzero(operation.weight) if sparse else operation.multiplied_weights
     return Kernel(
         "depthwise" if operation.is_depthwise else "convolve",
         height,
@@ -48,7 +49,7 @@ def _convolve(operation: Convolve, program: Program) -> Kernel:
         source.bits,
         operation.residual is not None,
         operation.encoding,
-        percent,
+        max(1, round(100 * present / operation.weight.size)),
         *operation.dilation,
     )
 
