@@ -18,12 +18,13 @@ from automc.compiler.targets import host_target
 from automc.compression.operations import Convolve
 from automc.compression.policy import Policy
 from automc.compression.program import Program
-from automc.cost.bench import build_bench
+from automc.cost.bench import build_bench, kernels_of_program
+from automc.cost.bench_source import Timed, bench_source
 from automc.cost.kernels import KernelPlan
 from automc.cost.model import CostModel
 from automc.cost.probes import random_program
 from automc.cost.recognise import kernel_of
-from automc.cost.table import parse_table, read_table
+from automc.cost.table import empty_table, parse_table, read_table
 from automc.network.graph import Network
 from tests.cost_examples import kernels_of, table_for
 from tests.networks import TINY_NETWORKS, Custom, TinyResidual, head, parts, traced
@@ -63,6 +64,22 @@ def test_the_load_for_a_power_meter_is_told_beside_the_table(program: Program, t
     assert int(told[1]) > 1
     assert float(told[2]) >= 0.05
     assert parse_table(done.stdout, "printed").rows
+
+
+def test_the_groups_of_a_convolution_share_its_time() -> None:
+    grouped = random_program(traced(Grouped()), Policy(), seed=0)
+    kernels = kernels_of_program(grouped)
+    table = empty_table("board", "a processor", "portable", "a compiler", (), "")
+    source = bench_source({"model": Timed(grouped, 1 << 20, kernels)}, table, whole=True)
+    timed = re.search(r"first\[KERNELS\]\[3\] = \{(.*)\};", source)
+    whole = re.search(r"kernel_of\[\]\[2\] = \{(.*)\};", source)
+    assert timed
+    assert whole
+    groups = [each.groups if isinstance(each, Convolve) and not each.is_depthwise else 1 for each in grouped.operations]
+    assert {1, 2, 3} == set(groups)
+    for _, position, calls in re.findall(r"\{(\d+), (\d+), (\d+)\}", timed[1]):
+        assert int(calls) == groups[int(position)]
+    assert [int(calls) for _, calls in re.findall(r"\{(\d+), (\d+)\}", whole[1])] == groups
 
 
 def test_another_result_is_found_out(program: Program, tmp_path: Path) -> None:

@@ -34,6 +34,14 @@ def test_a_table_estimates_what_it_knows_of(program):
     assert str(pooled) == ""
 
 
+def test_a_grouped_convolution_calls_its_kernel_for_each_group():
+    builder = Builder(np.random.default_rng(0), (3, 8, 8))
+    program = builder.finish(builder.convolve(builder.convolve(builder.input, 16), 16, groups=4))
+    known = kernel_of(program.operations[2], program)
+    table = empty_table("device", "cpu", "portable", "zig", (), "").extended([Row(known, 0.5, 0.0, 9, "measured")])
+    assert rates(program, table, None)[2] == Rate(16 * 4 * 9 * 64, 2.0, False, None)
+
+
 def test_a_library_is_measured(program, tmp_path):
     (library,) = compile_batch([program], host_target(), tmp_path)
     found = rates(program, None, library)

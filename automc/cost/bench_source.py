@@ -15,6 +15,7 @@ from automc.compiler.isa import ALIGNMENT
 from automc.compression.executor import Executor
 from automc.compression.program import Program
 from automc.cost.kernels import Kernel
+from automc.cost.recognise import calls_of
 from automc.cost.table import LatencyTable, key_cells, table_text
 
 _IMAGES = 3
@@ -54,10 +55,11 @@ $entries
 static const char *const keys[KERNELS] = {
 $keys
 };
-static const int first[KERNELS][2] = {$first};  /* a program and one of its operations that call each kernel */
-/* Of programs that are timed whole: how many operations each has, and the kernels of all of them. */
+/* A program and one of its operations that call each kernel, and how often that one does. */
+static const int first[KERNELS][3] = {$first};
+/* Of programs that are timed whole: how many operations each has; the kernels of all of them, and how often called. */
 static const int operations[PROGRAMS] = {$operations};
-static const int kernel_of[] = {$kernel_of};
+static const int kernel_of[][2] = {$kernel_of};
 
 static void say_to(int file, const char *text) {
   size_t length = 0;
@@ -96,6 +98,17 @@ static void digits_to(int file, uint64_t value, int point) {
   say_to(file, text);
 }
 static void digits(uint64_t value, int point) { digits_to(1, value, point); }
+
+/* Bit by bit, since some processors cannot divide 64 bits. */
+static uint64_t divided(uint64_t value, int by) {
+  uint64_t quotient = 0, rest = 0;
+  for (int bit = 63; bit >= 0; bit--) {
+    rest = rest << 1 | (value >> bit & 1);
+    quotient <<= 1;
+    if (rest >= (uint64_t)by) { rest -= (uint64_t)by; quotient |= 1; }
+  }
+  return quotient;
+}
 
 static void run(int program, int operation, uint32_t loops) {
   for (uint32_t i = 0; i < loops; i++) {
@@ -166,12 +179,16 @@ int main(void) {
   for (int k = 0; k < KERNELS; k++) {
     if (k == 0 || first[k][0] != first[k - 1][0]) prepare(first[k][0]);
     measure(first[k][0], first[k][1], &medians[k], &spreads[k]);
+    medians[k] = divided(medians[k], first[k][2]);
+    spreads[k] = divided(spreads[k], first[k][2]);
   }
   uint64_t excess[PROGRAMS] = {0}, unused;
   for (int p = 0, operation = 0; p < PROGRAMS; p++) {
     uint64_t whole = 0, sum = 0;
     if (operations[p]) { prepare(p); measure(p, -1, &whole, &unused); }
-    for (const int end = operation + operations[p]; operation < end; operation++) sum += medians[kernel_of[operation]];
+    for (const int end = operation + operations[p]; operation < end; operation++) {
+      sum += medians[kernel_of[operation][0]] * (uint64_t)kernel_of[operation][1];
+    }
     sort_in(excess, p, whole > sum ? whole - sum : 0);
   }
   if ($load_ns > 0) {
@@ -240,12 +257,14 @@ def bench_source(timed: Mapping[str, Timed], table: LatencyTable, whole: bool, l
         functions = ", ".join(f"{prefix}_{name}" for name in ("init", "input", "invoke", "invoke_range", "output"))
         sizes = f"{each.program.input.size}, {each.program.outputs}"
         entries.append(f"  {{{functions}, {prefix}_pixels, {prefix}_expected, {sizes}}},")
-    callers: dict[Kernel, tuple[int, int]] = {}
+    callers: dict[Kernel, tuple[int, int, int]] = {}
+    called: list[tuple[int, int]] = []
     for number, each in enumerate(timed.values()):
         for position, kernel in each.kernels.items():
-            callers.setdefault(kernel, (number, position))
+            calls = calls_of(each.program.operations[position])
+            callers.setdefault(kernel, (number, position, calls))
+            called.append((list(callers).index(kernel), calls))
     known = list(callers)
-    called = [known.index(kernel) for each in timed.values() for kernel in each.kernels.values()]
     *head, columns = table_text(table, sealed=False).splitlines()
     return START + _BENCH.substitute(
         declarations="\n".join(declarations),
@@ -260,8 +279,8 @@ def bench_source(timed: Mapping[str, Timed], table: LatencyTable, whole: bool, l
         images_and_results="\n".join(data),
         entries="\n".join(entries),
         keys=",\n".join(_quoted(",".join(map(str, key_cells(kernel)))) for kernel in known),
-        first=", ".join(f"{{{number}, {position}}}" for number, position in callers.values()),
-        kernel_of=", ".join(map(str, called)),
+        first=", ".join(f"{{{number}, {position}, {calls}}}" for number, position, calls in callers.values()),
+        kernel_of=", ".join(f"{{{kernel}, {calls}}}" for kernel, calls in called),
         sample_ns=_SAMPLE_NS,
         load_ns=f"UINT64_C({round(load_seconds * 1e9)})",
         reasons=", ".join(_quoted(reason) for reason in STATUS.values()),

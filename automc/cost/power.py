@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automc.compiler.sizes import program_bytes
-from automc.compression.operations import Convolve
 from automc.compression.program import Program
 from automc.cost.energy import Energy, energy_of
 from automc.cost.kernels import Step
 from automc.cost.lookup import Lookup
-from automc.cost.recognise import kernel_of
+from automc.cost.recognise import calls_of, kernel_of
 from automc.cost.table import LatencyTable
 from automc.errors import RunnerError, TableError
 
@@ -165,7 +164,7 @@ def modelled_energy(program: Program, table: LatencyTable) -> tuple[Energy, floa
     steps, latency_ms = [], table.header.overhead_ms
     for operation in program.operations:
         kernel = kernel_of(operation, program)
-        times = operation.groups if isinstance(operation, Convolve) and not operation.is_depthwise else 1
+        times = calls_of(operation)
         steps.append(Step(operation.target, kernel, times))
         latency_ms += lookup(kernel).latency_ms * times
     weights = [stored.get(step.layer, 0) for step in steps]

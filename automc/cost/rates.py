@@ -11,7 +11,7 @@ from automc.compiler.library import Library
 from automc.compression.operations import Convolve
 from automc.compression.program import Program
 from automc.cost.lookup import Lookup
-from automc.cost.recognise import kernel_of
+from automc.cost.recognise import calls_of, kernel_of
 from automc.cost.table import LatencyTable, read_table
 from automc.errors import TableError
 
@@ -57,7 +57,8 @@ def rates(program: Program, table: LatencyTable | None, library: Library | None)
         if latency is None:
             found.append(Rate(macs, measured_ms=measured_ms))
         else:
-            found.append(Rate(macs, latency.latency_ms, latency.interpolated, measured_ms))
+            estimated_ms = latency.latency_ms * calls_of(operation)
+            found.append(Rate(macs, estimated_ms, latency.interpolated, measured_ms))
     return found
 
 

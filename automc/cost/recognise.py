@@ -27,22 +27,27 @@ from automc.cost.kernels import Kernel, OperationName, Pair
 
 
 def kernel_of(operation: Operation, program: Program) -> Kernel:
-    """The kernel of one operation; of a grouped convolution, which calls it once for each group, that of a group."""
+    """The kernel of one operation; of a grouped convolution that of a group, see `calls_of`."""
     return _KINDS[type(operation)](operation, program)
+
+
+def calls_of(operation: Operation) -> int:
+    """How often an operation calls its kernel: a grouped convolution once for each group."""
+    return operation.groups if isinstance(operation, Convolve) and not operation.is_depthwise else 1
 
 
 def _convolve(operation: Convolve, program: Program) -> Kernel:
     height, width = program.output_size(operation)
     source = program.tensors[operation.source]
-    sets = 1 if operation.is_depthwise else operation.groups
+    groups = calls_of(operation)
     sparse = operation.encoding == "sparse"
     present = np.count_nonzero(operation.weight) if sparse else operation.multiplied_weights
     return Kernel(
         "depthwise" if operation.is_depthwise else "convolve",
         height,
         width,
-        source.channels // sets,
-        operation.outputs // sets,
+        source.channels // groups,
+        operation.outputs // groups,
         *operation.kernel,
         *operation.stride,
         operation.weight_bits,
