@@ -160,7 +160,7 @@ def report(epochs: float, top_epochs: float, records: Sequence[Record], folder: 
     known = {record["policy"]: record for record in tried}
     top = [(known[record["policy"]], record["top"]) for record in records if "top" in record]
     before, error, after = (np.array([record[key] for record in tried]) for key in ("before", "logit_error", "after"))
-    print(f"{len(tried)} policies; accuracy before {spread(before)}, after {epochs:g} epochs {spread(after)}")
+    print(f"{len(tried)} policies; accuracy before {spread(before)}, after {told(epochs)} {spread(after)}")
     half = before >= np.median(before)
     for name, signal in (("accuracy", before), ("-log of the logit error", -np.log(error))):
         for part, chosen in (("all", np.full(len(before), True)), ("top half by accuracy before", half)):
@@ -168,9 +168,13 @@ def report(epochs: float, top_epochs: float, records: Sequence[Record], folder: 
     if top:
         first = np.array([record["after"] for record, _ in top])
         later = np.array([value for _, value in top])
-        print(f"the top {len(top)} after {top_epochs:g} epochs: {spread(later)}")
-        print(f"{'accuracy after ' + format(epochs, 'g'):24s} {'these':28s} {correlation(first, later)}")
+        print(f"the top {len(top)} after {told(top_epochs)}: {spread(later)}")
+        print(f"{'accuracy after ' + told(epochs):24s} {'these':28s} {correlation(first, later)}")
     draw(epochs, top_epochs, before, error, after, top, folder)
+
+
+def told(epochs: float) -> str:
+    return f"{epochs:g} epoch{'s' * (epochs != 1)}"
 
 
 def spread(values: NDArray[np.float64]) -> str:
@@ -197,10 +201,11 @@ def draw(
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     for axis, signal, key in ((axes[0], 100 * before, "before"), (axes[1], error, "logit_error")):
-        axis.scatter(signal, 100 * after, s=14, label=f"after {epochs:g} epochs")
+        axis.scatter(signal, 100 * after, s=14, label=f"after {told(epochs)}")
         if top:
             places = [100 * record[key] if key == "before" else record[key] for record, _ in top]
-            axis.scatter(places, [100 * value for _, value in top], s=18, marker="^", label=f"after {top_epochs:g}")
+            later = [100 * value for _, value in top]
+            axis.scatter(places, later, s=18, marker="^", label=f"the best ten after {told(top_epochs)}")
     axes[0].set(xlabel="accuracy before fine-tuning (%)", ylabel="accuracy after fine-tuning (%)")
     axes[1].set(xlabel="mean squared error of the logits before fine-tuning")
     axes[0].legend()
