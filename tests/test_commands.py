@@ -313,16 +313,16 @@ def test_tune_works_in_the_background_and_goes_on_here_and_its_recipe_is_a_searc
         os.kill(process, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):  # where it was waited for already
             os.waitpid(process, 0)
-    (tmp_path / "their_plugin.py").write_text("")
+    (tmp_path / "plugin_of_a_tuning.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    code, output, errors = automc("--plugin", "their_plugin", "tune", *given, "--epochs", "0.3")
+    code, output, errors = automc("--plugin", "plugin_of_a_tuning", "tune", *given, "--epochs", "0.3")
     assert code == 0, errors
     code, shown, _ = automc("show", "tuned")
     assert code == 0
     assert shown.startswith((tmp_path / "tuned" / "tuning.txt").read_text())
     assert shown.splitlines()[-1] in output.splitlines()
     *command, out, folder = shlex.split(shown.splitlines()[-1])
-    assert command[:4] == ["automc", "--plugin=their_plugin", "run", "resnet8_digits"]
+    assert command[:4] == ["automc", "--plugin=plugin_of_a_tuning", "run", "resnet8_digits"]
     assert [out, folder] == ["--out", "runs/resnet8_digits_tuned"]
     found, _ = read_environment("resnet8_digits", tuple(command[4:]))
     assert (found.device, found.finetuning.epochs) == ("test_table", 0.18)

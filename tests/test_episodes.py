@@ -27,7 +27,7 @@ def test_walks_side_by_side_are_single_walks_and_keep_their_own_budgets():
     assert tuple(walks.chosen[0]) == single.chosen
     for share, row in zip(shares, walks.chosen.tolist(), strict=True):
         assert problem.limits.worst(problem.cost_of(tuple(row))) <= share
-    with pytest.raises(InfeasibleBudget, match="keeps the budget"):
+    with pytest.raises(InfeasibleBudget, match=r"keeps 0\.01 of the budget"):
         Walks(problem, [1.0, 0.01])
 
 
