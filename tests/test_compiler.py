@@ -1,5 +1,7 @@
 """Every target's libraries against the interpreter: all bits equal, on shapes that straddle the vectors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,19 @@ def columns_program(seed):
         )  # fmt: skip
         ends.append(builder.pool(wide, "max", builder.tensors[wide].shape[1:]))
         ends.append(builder.pool(wide, "mean", builder.tensors[wide].shape[1:]))
+    return builder.finish_map(builder.join(ends))
+
+
+def tall_program(seed):
+    """Depthwise convolutions whose columns take several steps, with partial sums that are widened after odd numbers."""
+    builder = Builder(np.random.default_rng(seed), (2, 9, 9))
+    inner = builder.convolve(builder.input, 32, (1, 1), padding=(0, 0))
+    ends = []
+    for kernel, largest in (((8, 3), 20), ((8, 8), 14), ((7, 3), 28)):
+        tall = builder.convolve(inner, 32, kernel, padding=(0, 0), groups=32, weight_bits=6)
+        weight = builder.random.integers(-largest, largest + 1, (32, 1, *kernel), dtype=np.int8)
+        builder.operations[-1] = replace(builder.operations[-1], weight=weight)
+        ends.append(builder.pool(tall, "mean", builder.tensors[tall].shape[1:]))
     return builder.finish_map(builder.join(ends))
 
 
@@ -152,6 +167,7 @@ def programs():
     yield depthwise_program(1, (5, 4), (2, 2), (1, 2))
     yield quads_program(6)
     yield columns_program(7)
+    yield tall_program(8)
     yield residual_program(2)
     yield gated_program(3)
     yield map_program(4)

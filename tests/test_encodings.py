@@ -80,11 +80,20 @@ def groups_program(seed):
     return builder.finish(builder.join(ends))
 
 
+def wide_program(seed):
+    """Depthwise layers of several vectors in the forms that they have."""
+    builder = Builder(np.random.default_rng(seed), (3, 4, 5))
+    inner = builder.convolve(builder.input, 64, (1, 1), padding=(0, 0))
+    ends = [layer(builder, inner, 64, form, groups=64) for form in FORMS if form[0] != "blocks"]
+    return builder.finish(builder.join(ends))
+
+
 def encoded_programs():
     yield forms_program(0, kernel=(3, 3))
     yield forms_program(1, kernel=(1, 1), padding=(0, 0), stride=(2, 1))
     yield forms_program(2, kernel=(3, 2), stride=(2, 1), dilation=(2, 2))
     yield groups_program(3)
+    yield wide_program(4)
 
 
 def require_equal(library, pixels):
@@ -99,6 +108,21 @@ def test_libraries_compute_what_their_programs_mean(target, tmp_path):
         pixels = random_pixels(np.random.default_rng(0), library.program, 3)
         require_equal(library, pixels)
         require_equal(library, pixels[::-1])
+
+
+@pytest.mark.parametrize("target", HERE)
+def test_streams_of_groups_that_end_within_a_vector(target, tmp_path):
+    """Between the last weight of the first group's rows and the next lie more zeros than one gap has bits for."""
+    builder = Builder(np.random.default_rng(0), (16, 5, 5))
+    builder.convolve(builder.input, 10, (1, 1), padding=(0, 0), groups=2, weight_bits=4)
+    weight = np.zeros((10, 8, 1, 1), np.int8)
+    weight[:, 3::4] = 3
+    weight[::2] *= -1
+    weight[6:8] = 0
+    sparse = dataclasses.replace(builder.operations[-1], weight=weight, encoding="sparse")
+    builder.operations[-1] = sparse
+    (library,) = compile_batch([builder.finish_map(sparse.target)], target, tmp_path)
+    require_equal(library, random_pixels(np.random.default_rng(0), library.program, 3))
 
 
 @pytest.mark.parametrize("target", HERE)

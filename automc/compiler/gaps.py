@@ -6,6 +6,7 @@ the symbol of the weight that follows; where a gap is too long for its bits, an 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +26,10 @@ class Gaps:
     symbols: Symbols
 
     @classmethod
-    def smallest(cls, rows: NDArray[np.int8], weight_bits: int) -> Gaps:
-        """The widths that take the fewest bytes for `rows`, `outputs x values`."""
-        streams = _streams(rows)
-        values = rows[rows != 0]
+    def smallest(cls, panels: Sequence[NDArray[np.int8]], weight_bits: int) -> Gaps:
+        """The widths that take the fewest bytes for the rows of panels, each `outputs x values`."""
+        streams = [stream for rows in panels for stream in _streams(rows)]
+        values = np.concatenate([stream[stream != 0] for stream in streams])
         options = []
         for bits in _WIDTHS:
             fillers = sum(int((_gaps(stream) >> bits).sum()) for stream in streams)

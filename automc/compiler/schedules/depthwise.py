@@ -23,8 +23,9 @@ def depthwise(operation: Convolve, context: Context) -> Kernel:
     """The kernel of a convolution that gives every channel its own window."""
     source = context.layouts[operation.source]
     channels = operation.outputs
-    # Residuals and logits are read and written in the order of the channels, which quads do not keep.
-    plain = operation.residual is not None or operation.target not in context.layouts
+    # Residuals and logits are read and written in the order of the channels, which quads do not keep; in another order
+    # a stream of non-zeros would be another one, and take other bytes than elsewhere.
+    plain = operation.residual is not None or operation.encoding == "sparse" or operation.target not in context.layouts
     quads = () if plain else context.target.paths[0].quads
     in_columns = bool(quads) and channels >= LANES * min(quads) and _shares_columns(operation)
     places = _places(operation, in_columns)
@@ -143,14 +144,10 @@ def _quad(
 
 
 def _shares_columns(operation: Convolve) -> bool:
-    """Whether steps may go down a window's columns, which neighbouring windows share, without being more than in rows.
-
-    A stream of non-zeros would be another one.
-    """
+    """Whether steps may be a window's columns, which neighbouring windows share, without being more than in rows."""
     rows, columns = operation.kernel
     next_to_each_other = operation.stride[1] == operation.dilation[1] == 1
-    steps = -(-rows // STEP) * columns
-    return next_to_each_other and steps == -(-rows * columns // STEP) and operation.encoding != "sparse"
+    return next_to_each_other and rows <= STEP and columns == -(-rows * columns // STEP)
 
 
 def _places(operation: Convolve, in_columns: bool) -> NDArray[np.intp]:

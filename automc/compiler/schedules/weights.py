@@ -105,7 +105,7 @@ def decoding(symbols: Symbols, weight_type: str, count: str) -> tuple[str, Mappi
 
 def sparse(operation: Convolve, parts: Sequence[NDArray[np.int8]], panels: Sequence[int]) -> tuple[Gaps, Constants]:
     """The non-zeros of panels, each `outputs x values`, and the gaps between them."""
-    gaps = Gaps(8, Symbols(8)) if operation.huffman else Gaps.smallest(np.concatenate(parts), operation.weight_bits)
+    gaps = Gaps(8, Symbols(8)) if operation.huffman else Gaps.smallest(parts, operation.weight_bits)
     streams = [gaps.encode(part) for part in parts]
     stored = np.concatenate([*(stream for stream, _ in streams), gaps.padding])
     counts = np.concatenate([count for _, count in streams])
