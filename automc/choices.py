@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Bits = Annotated[int, Field(ge=1, le=8)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -167,31 +167,17 @@ class Gated(_Choice):
         return f"gated to {self.active_ratio:.0%}, {self.weight_bits} bits"
 
 
-METHODS: dict[str, type[_Choice]] = {
-    "uniform": Uniform,
-    "codebook": Codebook,
-    "sparse": Sparse,
-    "low_rank": LowRank,
-    "gated": Gated,
-}
-
-
-def _method_of(value: Any) -> Any:
+def _with_method(value: Any) -> Any:
     """A choice that does not name its method is a uniform one."""
-    return value.get("method", "uniform") if isinstance(value, dict) else getattr(value, "method", None)
+    if isinstance(value, dict):
+        return {"method": "uniform"} | value
+    if isinstance(value, _Choice):
+        return value
+    raise ValueError("must be a method with its fields, as in {method: codebook, entries: 16}")
 
 
 Choice = Annotated[
-    Annotated[Uniform, Tag("uniform")]
-    | Annotated[Codebook, Tag("codebook")]
-    | Annotated[Sparse, Tag("sparse")]
-    | Annotated[LowRank, Tag("low_rank")]
-    | Annotated[Gated, Tag("gated")],
-    Discriminator(
-        _method_of,
-        custom_error_type="unknown_method",
-        custom_error_message=f"must be a choice whose method is one of {', '.join(METHODS)}",
-    ),
+    Uniform | Codebook | Sparse | LowRank | Gated, Field(discriminator="method"), BeforeValidator(_with_method)
 ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from automc.errors import ConfigError, InputError
 from automc.files import closest, parse_yaml, suggest, yaml_lines
@@ -107,7 +107,8 @@ def _fault(model: type[BaseModel], fault: dict[str, Any], source: str, places: M
     if fault["type"] == "union_tag_invalid":
         name, tag, tags = (fault["ctx"][part] for part in ("discriminator", "tag", "expected_tags"))
         return f"{where}: {field}: no {name[1:-1]} '{tag}'{suggest(tag, _QUOTED.findall(tags))}"
-    nearest = closest(str(fault["input"]), _QUOTED.findall(message)) if fault["type"] == "literal_error" else ""
+    named = fault["type"] in ("literal_error", "unknown_name")
+    nearest = closest(str(fault["input"]), _QUOTED.findall(message)) if named else ""
     return f"{where}: {field}: {message}. Got {fault['input']!r} instead{nearest or '.'}"
 
 
@@ -125,6 +126,8 @@ def _followed(model: type[BaseModel], location: Place) -> tuple[Place, list[str]
         elif tagged := [found for found in models if _has_tag(found, part)]:
             annotation, allowed = tagged[0], list(tagged[0].model_fields)
             continue
+        elif _is_tag(annotation, part):
+            continue
         if part != "[key]":
             plain.append(part)
         if inner := _models_in(annotation):
@@ -137,6 +140,11 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]
+
+
+def _is_tag(annotation: Any, part: str | int) -> bool:
+    """Whether `part` is the `Tag` of a union's member that is no model."""
+    return any(Tag(str(part)) in getattr(member, "__metadata__", ()) for member in getattr(annotation, "__args__", ()))
 
 
 def _has_tag(model: type[BaseModel], tag: str | int) -> bool:

@@ -214,8 +214,12 @@ class Pin(_Model):
 
 Ratios = Annotated[list[Ratio], Field(min_length=1)]
 RatioSpec = Annotated[
-    Annotated[Literal["staircase"], Tag("name")] | Annotated[Ratios, Tag("ratios")],
-    Discriminator(lambda value: "name" if isinstance(value, str) else "ratios"),
+    Annotated[Literal["staircase"], Tag("staircase")] | Annotated[Ratios, Tag("ratios")],
+    Discriminator(
+        lambda value: "staircase" if value == "staircase" else "ratios" if isinstance(value, list) else None,
+        custom_error_type="unknown_name",
+        custom_error_message="must be 'staircase' or a list of ratios",
+    ),
 ]
 _EIGHTHS = tuple(count / 8 for count in range(1, 9))
 

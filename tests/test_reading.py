@@ -108,10 +108,16 @@ def test_choices_of_a_space_ascend(write):
         read_spec(SearchSpaceSpec, write("description: x\nweight_bits: [8, 4]\n"))
 
 
+def test_a_ratio_that_is_none_is_named_as_the_file_has_it(write):
+    with pytest.raises(ConfigError, match=r":2: keep_ratio\.1: Input should be less than or equal to 1\. Got 2\.0"):
+        read_spec(SearchSpaceSpec, write("description: x\nkeep_ratio: [0.5, 2.0]\n"))
+
+
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ("[{method: codebok, entries: 4}]", "one of uniform, codebook, sparse, low_rank, gated"),
+        ("[{method: codebok, entries: 4}]", r"methods\.0: no method 'codebok'\. Did you mean 'codebook'\?"),
+        ("[{weight_bits: 4}, codebook]", r"methods\.1: must be a method with its fields, .* Got 'codebook' instead"),
         ("[{method: codebook, entries: 1}]", ":2: methods.0.entries: .* needs at least 2 entries"),
         ("[{weight_bits: 4}, {method: codebook, entires: 4}]", r"'methods\.1\.entires'\. Did you mean 'entries'"),
         ("[{method: codebook, entries: 4}, {method: codebook, entries: 4}]", "codebook of 4 stands twice"),

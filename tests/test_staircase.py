@@ -84,5 +84,7 @@ def test_a_staircase_without_a_device_is_refused() -> None:
 
 
 def test_another_word_for_ratios_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"keep_ratio.*Input should be 'staircase'. Got 'stairs' instead"):
+    with pytest.raises(
+        ConfigError, match=r"keep_ratio: must be 'staircase' or a list of ratios\. Got 'stairs' .* mean 'st"
+    ):
         make_spec(SearchSpaceSpec, {"description": "", "keep_ratio": "stairs"}, "here")

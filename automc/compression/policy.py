@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 
 from automc.choices import Bits, Choice, Gated, LowRank, Ratio, Sparse, Uniform
-from automc.errors import PolicyError
+from automc.errors import ConfigError, PolicyError
 from automc.files import canonical_json, sha256_of, suggest
 from automc.network.graph import Conv, Network
+from automc.reading import make_spec
 
 _WHOLE = Uniform()  # made once: a search asks for the choices of thousands of policies
 
@@ -77,10 +79,15 @@ class Policy(BaseModel):
     def from_json(cls, text: str, source: str = "policy") -> Policy:
         """Read a policy's file. Raises `PolicyError` naming the place and what is allowed there."""
         try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            faults = (f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
-            raise PolicyError(f"{source}: " + "; ".join(faults)) from error
+            content = from_json(text)
+            if not isinstance(content, dict):
+                raise ValueError("must be a mapping of fields")
+        except ValueError as error:
+            raise PolicyError(f"{source}: {error}") from error
+        try:
+            return make_spec(cls, content, source)
+        except ConfigError as error:
+            raise PolicyError(str(error)) from error
 
     @property
     def fingerprint(self) -> str:
