@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from automc.errors import ConfigError, StorageError
+from automc.errors import ConfigError, NameNotFound, StorageError
 
 _MAX_DEPTH = 50
 _MAX_BYTES = 1_000_000
@@ -40,6 +40,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """What to say of a name that is not among the known ones: which is nearest, and all of them."""
     names = list(known)
     return f"{closest(name, names)} (known: {', '.join(names) or 'none'})"
+
+
+def not_registered(kind: str, name: str, known: Iterable[str]) -> NameNotFound:
+    """What to raise for a name that no network, data set, metric or searcher was registered under."""
+    return NameNotFound(f"no {kind} '{name}'{suggest(name, known)}; one of your own needs --plugin")
 
 
 def first_line(documented: object) -> str:

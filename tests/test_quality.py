@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from automc.environment import quality
 from automc.environment.measures import Estimate, area_under_roc, mean_of, psnr, share, ssim
 from automc.environment.quality import Answers, find_metric, register_metric
-from automc.errors import DataError, NameNotFound
+from automc.errors import DataError, InputError, NameNotFound
 from automc.network.datasets import Images
 
 RANDOM = np.random.default_rng(0)
@@ -160,6 +160,14 @@ def test_a_users_own_metric(monkeypatch):
     assert metric.score(found.value) == -10.0
     with pytest.raises(DataError, match="metric brightness needs target images"):
         metric.require(labelled([0, 1]))
+
+
+def test_a_metric_needs_a_name():
+    with pytest.raises(InputError, match=r'under a name, as in @register_metric\("name"\)'):
+
+        @register_metric
+        def brightness(answers):
+            return mean_of(answers.pixels.mean((1, 2, 3)))
 
 
 def test_scores_are_numbers_about_one():

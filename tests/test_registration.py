@@ -14,12 +14,15 @@ from automc import catalog
 from automc.cost.table import write_table
 from automc.environment.environment import CompressionEnv
 from automc.environment.loading import load_problem, open_dataset
+from automc.environment.quality import find_metric
 from automc.errors import ConfigError, NameNotFound, WeightsError
 from automc.network import datasets
+from automc.network.datasets import find_dataset
 from automc.network.trace import trace
-from automc.network.zoo import build_network
+from automc.network.zoo import build_network, find_network
 from automc.reading import read_spec
 from automc.schema import EnvironmentSpec
+from automc.search.searchers import searcher_class
 from tests.problems import macs_table
 
 
@@ -74,7 +77,7 @@ def test_what_an_environment_lacks_is_said_before_any_work(make, tmp_path):
         WeightsError, match=r"absent\.safetensors does not exist; train them with:\n  automc train resnet8"
     ):
         make("resnet8_digits", "weights=absent.safetensors")
-    with pytest.raises(WeightsError, match="names no weights; train them with"):
+    with pytest.raises(WeightsError, match=r"names no weights; train them with:\n.*\n.*the --plugin of this command"):
         make("resnet8_digits", "weights=null")
     with pytest.raises(NameNotFound, match=r"no 'papyr' in latency_tables/\. Did you mean 'paper'"):
         make("resnet8_digits", "device=papyr")
@@ -117,3 +120,9 @@ def test_the_package_alone_imports_nothing_heavy():
     code = "import automc, sys; print([name for name in ('gymnasium', 'torch', 'numpy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("find", [find_network, find_dataset, find_metric, searcher_class])
+def test_a_name_that_nothing_was_registered_under_may_be_a_plugins(find):
+    with pytest.raises(NameNotFound, match=r"no .* 'mine' \(known: .*\); one of your own needs --plugin"):
+        find("mine")

@@ -192,7 +192,10 @@ def _grown(network: Network, spec: EnvironmentSpec) -> Network:
 
 def own_weights(spec: EnvironmentSpec, file: Path) -> Path:
     """The weights that an environment file names. Raises `WeightsError` where it names none, or they are not there."""
-    advice = f"train them with:\n  automc train {file.stem}\nor name a file with --weights"
+    advice = (
+        f"train them with:\n  automc train {file.stem}\n(and with the --plugin of this command, where it has one), "
+        "or name a file with --weights"
+    )
     if spec.weights is None:
         raise WeightsError(f"{file} names no weights; {advice}")
     path = file.parent / spec.weights

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from automc.environment.measures import SSIM_WINDOW, Estimate, area_under_roc, mean_of, psnr, share, ssim
-from automc.errors import DataError, NameNotFound
-from automc.files import suggest
+from automc.errors import DataError, InputError
+from automc.files import not_registered
 from automc.network.datasets import Images
 
 Need = Literal["labels", "logits", "targets", "windows", "anomalies"]
@@ -149,8 +149,11 @@ def register_metric(
 ) -> Callable[[Measure], Measure]:
     """Make the decorated measure known as a metric called `name`: more must be better. For all else see `Reading`.
 
-    A user's own comes in by a `--plugin` module. `measures.mean_of` makes an estimate of one value an image.
+    A user's own comes in by a `--plugin` module. `measures.mean_of` makes an estimate of one value an image. Raises
+    `InputError` for a decorator without a name.
     """
+    if not isinstance(name, str):  # the measure itself, where the decorator was written without its brackets
+        raise InputError('a metric is registered under a name, as in @register_metric("name")')
     reading = Reading(
         column=column or name, title=title or name, unit=unit, factor=factor, decimals=decimals, lowest=lowest,
         highest=highest,
@@ -171,7 +174,7 @@ def metric_names() -> list[str]:
 def find_metric(name: str) -> Metric:
     """The metric called `name`. Raises `NameNotFound` with the nearest name."""
     if name not in _REGISTRY:
-        raise NameNotFound(f"no metric '{name}'{suggest(name, metric_names())}")
+        raise not_registered("metric", name, metric_names())
     return _REGISTRY[name]
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.errors import DataError, NameNotFound
-from automc.files import cache_directory, suggest
+from automc.errors import DataError
+from automc.files import cache_directory, not_registered
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def dataset_names() -> list[str]:
 def find_dataset(name: str) -> Callable[[], Dataset]:
     """What loads the data set called `name`. Raises `NameNotFound` with the nearest name."""
     if name not in _REGISTRY:
-        raise NameNotFound(f"no data set '{name}'{suggest(name, dataset_names())}")
+        raise not_registered("data set", name, dataset_names())
     return _REGISTRY[name]
 
 

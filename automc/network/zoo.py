@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automc.errors import NameNotFound, WeightsError
-from automc.files import suggest
+from automc.errors import WeightsError
+from automc.files import not_registered
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the names alone need none of it
     from torch import nn
@@ -131,7 +131,7 @@ def zoo() -> dict[str, Entry]:
 def find_network(name: str) -> Factory:
     """What makes the network called `name`. Raises `NameNotFound` with the nearest name."""
     if name not in _REGISTRY:
-        raise NameNotFound(f"no network '{name}'{suggest(name, network_names())}")
+        raise not_registered("network", name, network_names())
     return _REGISTRY[name]
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from automc.errors import NameNotFound
-from automc.files import first_line, suggest
+from automc.files import first_line, not_registered
 from automc.reading import make_spec
 from automc.search.searchers.settings import (
     AnnealingSettings,
@@ -92,7 +91,7 @@ def searcher_class(name: str) -> type[Searcher]:
     if name in _REGISTERED:
         return _REGISTERED[name]
     if name not in _BUILT_IN:
-        raise NameNotFound(f"no searcher '{name}'{suggest(name, searcher_names())}")
+        raise not_registered("searcher", name, searcher_names())
     known = _BUILT_IN[name]
     searcher: type[Searcher] = getattr(import_module(f"{__name__}.{known.module}"), known.name)
     return searcher
