@@ -270,8 +270,10 @@ app.command()(energy)
 @app.command()
 def verify(
     artifact: Annotated[Path, typer.Argument(help="A folder that `automc compile` or `automc run` wrote.")],
-    images: Annotated[int, typer.Option(min=1, help="How many random images to compare.")] = 100,
-    env: Annotated[str | None, typer.Option(help="Compare on this environment's test images instead.")] = None,
+    images: Annotated[
+        int, typer.Option(min=1, help="How many images to compare: random ones, or --env's first.")
+    ] = 100,
+    env: Annotated[str | None, typer.Option(help="Compare on this environment's test images, not random ones.")] = None,
 ) -> None:
     """Run a library and compare every logit with the reference interpreter.
 
@@ -288,7 +290,12 @@ def verify(
 def show(
     folder: Annotated[Path, typer.Argument(help="A run's folder or its name under runs/, or a tuning's.")],
 ) -> None:
-    """What a run or a tuning has found so far, also while it is working."""
+    """What a run or a tuning has found so far, also while it is working.
+
+    Examples:
+      automc show quickstart
+      automc show runs/tuned/resnet20_cifar10
+    """
     from automc.commands.show import show_command
 
     show_command(folder)
@@ -311,7 +318,11 @@ def explain(
 
 @app.command()
 def report(run_folder: Annotated[Path, typer.Argument(help="A run's folder or its name under runs/.")]) -> None:
-    """Write a run's report again: one self-contained HTML page, and its tables as CSV and LaTeX."""
+    """Write a run's report again: one self-contained HTML page, and its tables as CSV and LaTeX.
+
+    Example:
+      automc report quickstart
+    """
     from automc.commands.show import report_command
 
     report_command(run_folder)
@@ -323,7 +334,11 @@ def plot(
     out: Out = None,
     formats: Annotated[str, typer.Option(help="Comma-separated: png, pdf, svg.")] = "png,pdf",
 ) -> None:
-    """Draw a run's figures as files."""
+    """Draw a run's figures as files.
+
+    Example:
+      automc plot quickstart --formats svg --out figures
+    """
     from automc.commands.show import plot_command
 
     plot_command(run_folder, out, formats)

@@ -47,12 +47,12 @@ def entries(kind: Kind) -> dict[str, Path]:
     return dict(sorted(known.items()))
 
 
-def require_name(name: str) -> None:
-    """Raise `ConfigError` where no file of the four folders could have this name."""
+def require_name(name: str, option: str) -> None:
+    """Raise `ConfigError` where no file of the four folders could have this name, which an `option` gives."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{name!r} cannot be the name of a file: it must begin with a letter or a digit, and have no others but "
-            "letters, digits, '_', '.' and '-'"
+            f"{option}: {name!r} cannot be the name of a file: it must begin with a letter or a digit, and have no "
+            "others but letters, digits, '_', '.' and '-'"
         )
 
 

@@ -14,8 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from automc.__main__ import app
 from automc.catalog import own_folder
 from automc.commands.specs import read_environment
+from automc.compiler.targets import TARGETS
 from automc.cost.table import write_table
 from automc.environment.quality import _REGISTRY
 from automc.network.trace import trace
@@ -62,26 +64,29 @@ print(sorted({"torch", "gymnasium", "numpy", "pydantic", "optuna"} & set(sys.mod
         (("run", "resnet8_digits", "--weights", "none.safetensors"), "'none.safetensors' does not exist"),
         (("run", "resnet20_cifar10"), "automc data get cifar10"),
         (("doctor", "resnet8_digit"), "Did you mean 'resnet8_digits'?"),
-        (("apply", "resnet8_digits", "none.json"), "cannot read the policy none.json"),
+        (("apply", "resnet8_digits", "none.json"), "cannot read the policy none.json: No such file or directory; a "),
+        (("apply", "resnet8_digits", "unifrm:1,8,8"), "a policy is a JSON file or uniform:KEEP_RATIO,WEIGHT_BITS,"),
         (("apply", "resnet8_digits", "uniform:2,8,8"), "uniform:KEEP_RATIO,WEIGHT_BITS,ACTIVATION_BITS"),
         (("compile", "nowhere"), "there is no program at nowhere"),
-        (("verify", "nowhere"), "nowhere"),
+        (("verify", "nowhere"), "there is no library at nowhere; automc run and automc compile write one"),
         (("report", "nowhere"), "no run at nowhere"),
         (("list", "enfs"), "Did you mean 'envs'?"),
         (("list", "envs", "--clear"), "--clear goes with"),
         (("check", "resnet8_digts"), "Did you mean 'resnet8_digits'?"),
         (("data", "get", "cifar100"), "Did you mean 'cifar10'?"),
+        (("data", "get", "digits"), "the data set 'digits' needs no fetching; cifar10 and fashion_mnist do"),
         (("data", "put", "cifar10"), "the only action is 'get'"),
         (("measure", "resnet8_digits", "--target", "avx3"), "Did you mean 'avx2'?"),
         (("measure", "resnet8_digits", "--device", "pi4"), "--runner 'scp {program} pi4:bench && ssh pi4 ./bench'"),
         (
             ("measure", "resnet8_digits", "--device", "my pi", "--target", "neon", "--runner", "{program}"),
-            "'my pi' cannot be the name of a file",
+            "--device: 'my pi' cannot be the name of a file",
         ),
-        (("bench", "nowhere", "--device", "../pi4"), "'../pi4' cannot be the name of a file"),
+        (("bench", "nowhere", "--device", "../pi4"), "--device: '../pi4' cannot be the name of a file"),
         (("energy", "nowhere", "--trace", "meter.csv"), "--trace and --inferences go together"),
         (("energy", "nowhere", "--out", "board.csv"), "name that table"),
-        (("energy", "nowhere"), "nowhere"),
+        (("energy", "nowhere"), "there is no library at nowhere"),
+        (("bench", "nowhere"), "there is no library at nowhere"),
         (("bench", "nowhere", "--load", "inf"), "--load"),
         (("bench", "nowhere", "--load", "nan"), "Invalid value for '--load'"),
         (("energy", "nowhere", "--seconds", "nan"), "Invalid value for '--seconds'"),
@@ -136,6 +141,11 @@ def test_check_names_every_faulty_file(automc, tmp_path):
     assert "envs/one.yaml" in errors
     assert "envs/two.yaml:2:1" in errors
     assert "envs/resnet8_digits: good" in output
+
+
+def test_check_names_a_file_as_it_was_named(automc, tmp_path):
+    write_env(tmp_path, "mine", DIGITS.replace("weights:", "#"))
+    assert automc("check", "envs/mine.yaml")[:2] == (0, "envs/mine.yaml: good\n")
 
 
 def test_check_refuses_what_a_run_would_refuse(automc, tmp_path):
@@ -226,6 +236,17 @@ def test_list_shows_what_there_is(automc):
     assert code == 0
     for name in ("resnet8_digits", "joint", "quickstart", "resnet56", "fashion_mnist", "nsga2", "portable"):
         assert name in output
+
+
+def test_targets_are_listed_in_columns(automc):
+    listed = list(zip(automc("list", "targets")[1].splitlines(), TARGETS.values(), strict=True))
+    assert len({line.index(f" {target.description}") for line, target in listed}) == 1
+    assert len({line.index(f" {target.paths[0].name} (") for line, target in listed}) == 1
+
+
+@pytest.mark.parametrize("command", app.registered_commands, ids=lambda command: command.callback.__name__)
+def test_every_command_shows_how_it_is_used(command):
+    assert re.search(r"\n    Examples?:\n      automc ", command.callback.__doc__)
 
 
 def test_list_runs_and_cache_of_an_empty_folder(automc):

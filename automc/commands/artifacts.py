@@ -71,7 +71,11 @@ def read_policy(text: str) -> Callable[[Network], Policy]:
     try:
         content = Path(text).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"cannot read the policy {text}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PolicyError(
+            f"cannot read the policy {text}: {reason}; a policy is a JSON file or "
+            "uniform:KEEP_RATIO,WEIGHT_BITS,ACTIVATION_BITS"
+        ) from error
     policy = Policy.from_json(content, text)
     return lambda network: policy
 
@@ -137,7 +141,7 @@ def bench_command(artifact: Path, device: str, cpu: str, load: float, out: Path 
     from automc.compiler.artifact import open_artifact
     from automc.cost.bench import build_bench
 
-    require_name(device)
+    require_name(device, "--device")
     opened = open_artifact(artifact)
     path = out or artifact / f"bench-{device}"
     build_bench(opened, device, cpu, path, load)

@@ -69,7 +69,7 @@ def energy(
     inferences: Annotated[int | None, typer.Option(min=1, help="With --trace: how often the device computed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the table with its model put in proportion.")] = None,
 ) -> None:
-    """What one inference takes in millijoule: by this machine's counters (RAPL), or by a power meter's trace.
+    """What one inference takes in millijoules: by this machine's counters (RAPL), or by a power meter's trace.
 
     The trace shows a run of `automc bench --load`; the clocks need not agree.
 

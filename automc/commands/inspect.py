@@ -128,10 +128,9 @@ def _targets() -> list[str]:
     def arithmetic(target: Target) -> str:
         return ", ".join(f"{path.name} ({path.weight_type.removesuffix('_t')})" for path in target.paths)
 
-    return [
-        f"{name:12s} {target.description:48s} {arithmetic(target):44s} {how_it_runs(target)}"
-        for name, target in TARGETS.items()
-    ]
+    rows = [(name, known.description, arithmetic(known), how_it_runs(known)) for name, known in TARGETS.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [" ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _runs() -> list[str]:
@@ -170,13 +169,13 @@ def check_command(names: list[str]) -> None:
     for name in names:
         if name not in known and not Path(name).is_file():
             raise NameNotFound(f"no file or name '{name}'{closest(name, known)}")
-    chosen = [file for file in files if not names or file[1] in names]
+    chosen = [(kind, f"{kind}/{name}", path) for kind, name, path in files if not names or name in names]
     chosen += [(_kind_of(Path(name)), name, Path(name)) for name in names if name not in known]
     faults = []
-    for kind, name, path in chosen:
+    for kind, place, path in chosen:
         try:
             _check(kind, path)
-            say(f"{kind}/{name}: good")
+            say(f"{place}: good")
         except AutomcError as error:
             faults.append(str(error))
     if faults:

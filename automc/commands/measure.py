@@ -47,7 +47,7 @@ def measure_command(
             "--target neon --runner 'scp {program} pi4:bench && ssh pi4 ./bench'"
         )
     else:
-        require_name(device)
+        require_name(device, "--device")
         out = out or Path("latency_tables") / f"{device}.csv"
         ways = Runner.parse(runner, timeout, tries)
         measure_device(_needs(names), device, target, ways, out, note, 60 * minutes, cpu)

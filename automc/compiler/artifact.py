@@ -20,7 +20,7 @@ from automc.compiler.sources import emit_header, emit_source
 from automc.compiler.targets import find_target, runs_here
 from automc.compiler.toolchain import ToolChain, tool_chain
 from automc.compression.program import Program
-from automc.errors import CorruptFile, RunnerError
+from automc.errors import CorruptFile, InputError, RunnerError
 from automc.files import canonical_json, sha256_of, write_atomic
 
 _MANIFEST = "manifest.json"
@@ -124,9 +124,12 @@ def compile_program(program: Program, target: str, folder: Path, compiler: str =
 def open_artifact(folder: Path) -> Artifact:
     """The artifact in a folder.
 
-    Raises `CorruptFile` where a file is missing or not what the manifest says, or the manifest not what was written.
+    Raises `InputError` where there is none, and `CorruptFile` where a file is missing or not what the manifest says,
+    or the manifest not what was written.
     """
     path = folder / _MANIFEST
+    if not path.is_file():
+        raise InputError(f"there is no library at {folder}; automc run and automc compile write one")
     try:
         manifest = dict(json.loads(path.read_text()))
         seal = _seal(manifest)

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from automc.errors import DataError, NameNotFound
+from automc.errors import DataError, InputError, NameNotFound
 from automc.files import sha256_of, suggest, write_atomic
-from automc.network.datasets import stored_path
+from automc.network.datasets import dataset_names, stored_path
 from automc.reporting import Report
 
 Arrays = dict[str, NDArray[np.generic]]  # train_pixels, train_labels, test_pixels, test_labels
@@ -35,8 +35,11 @@ _FAULTS = (  # what a network, a command, or a file that arrived cut short or ch
 def fetch(name: str, report: Report) -> Path:
     """Fetch the data set `name` into the cache unless it is there, and return where it is.
 
-    Raises `NameNotFound` for a name that has no way, and `DataError`, listing every way and why it failed, when all do.
+    Raises `InputError` for a data set that needs no fetching, `NameNotFound` for any other name that has no way, and
+    `DataError`, listing every way and why it failed, when all do.
     """
+    if name not in _WAYS and name in dataset_names():
+        raise InputError(f"the data set '{name}' needs no fetching; {' and '.join(fetchable_names())} do")
     if name not in _WAYS:
         raise NameNotFound(f"'{name}' cannot be fetched{suggest(name, fetchable_names())}")
     target = stored_path(name)

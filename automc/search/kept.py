@@ -17,7 +17,7 @@ from automc.compiler.verify import verify
 from automc.compression.program import Program
 from automc.environment.evaluator import Evaluator
 from automc.environment.problem import Problem
-from automc.errors import CorruptFile, EvaluationFailed
+from automc.errors import EvaluationFailed, InputError
 from automc.files import canonical_json, locked, write_atomic
 from automc.reporting import Report
 from automc.search.deliver import is_delivered
@@ -122,7 +122,7 @@ def _record(place: Path, program: Program, target: str) -> dict[str, Any] | None
     try:
         library = open_artifact(place / "library")
         record: dict[str, Any] = json.loads((place / "trial.json").read_text())
-    except (CorruptFile, OSError, ValueError):
+    except (InputError, OSError, ValueError):  # nothing was built here, or it is damaged
         return None
     return record if (library.manifest["program"], library.target) == (program.fingerprint, target) else None
 
