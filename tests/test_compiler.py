@@ -227,6 +227,15 @@ def test_wrong_images_are_refused(libraries):
         library.run(np.zeros((1, height, width, channels), np.float32))
     with pytest.raises(DataError, match="uint8"):
         library.time(np.zeros((1, height, width, channels + 1), np.uint8), 1)
+    none = np.zeros((0, height, width, channels), np.uint8)
+    assert library.run(none).shape == (0, library.program.outputs)
+    for timed in (
+        library.time,
+        library.layer_times,
+        lambda pixels, repeats: library.operation_times(pixels, 0, repeats),
+    ):
+        with pytest.raises(DataError, match="is timed on an image"):
+            timed(none, 1)
 
 
 def test_times_have_a_row_a_repeat_and_a_column_an_operation(libraries):

@@ -16,7 +16,7 @@ from automc.compiler.isa import ALIGNMENT
 from automc.compiler.sources import STATUS
 from automc.compression.interpreter import check_pixels
 from automc.compression.program import Program
-from automc.errors import RunnerError
+from automc.errors import DataError, RunnerError
 
 _GUARD_BYTES = 64
 _GUARD = 0xA5
@@ -90,7 +90,8 @@ class Library:
     def time(self, pixels: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
         """Seconds of the thread's CPU time for one image, `height x width x channels`, `repeats` times.
 
-        Where several threads compute, seconds on the clock. Of several images, the first is taken.
+        Where several threads compute, seconds on the clock. Of several images, the first is taken. Raises `DataError`
+        for other images, and for none.
         """
         image = self._one_image(pixels)
 
@@ -126,6 +127,8 @@ class Library:
     def _one_image(self, pixels: NDArray[np.uint8]) -> Any:
         images = pixels[None] if pixels.ndim == 3 else pixels
         check_pixels(self.program, images)
+        if len(images) == 0:
+            raise DataError(f"{self.program.name} is timed on an image. Got none instead.")
         self._image = np.ascontiguousarray(images[:1])  # kept alive for the calls that read it
         return self._image.ctypes.data_as(ctypes.c_void_p)
 
