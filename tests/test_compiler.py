@@ -238,6 +238,19 @@ def test_wrong_images_are_refused(libraries):
             timed(none, 1)
 
 
+def test_an_operation_alone_stays_within_its_memory_whatever_its_source_holds(tmp_path):
+    """After a whole run the place of a tensor may hold another; here all of the arena holds no value of 2 bits."""
+    builder = Builder(np.random.default_rng(0), (64, 1, 1), bits=2)
+    program = builder.finish_map(builder.rank(builder.lookup(builder.input, bits=2), 5))
+    (library,) = compile_batch([program], "portable", tmp_path)
+    pixels = random_pixels(np.random.default_rng(0), program, 1)
+    for position, written in ((1, {int(program.operations[1].table[3])}), (2, {0, 1})):
+        library._arena.content[:] = 255
+        library.operation_times(pixels, position, 1)
+        assert set(library._arena.content.tolist()) <= {255} | written
+    assert np.array_equal(library.run(pixels), interpret(program, pixels))
+
+
 def test_times_have_a_row_a_repeat_and_a_column_an_operation(libraries):
     library = libraries[-1]
     pixels = random_pixels(np.random.default_rng(0), library.program, 2)

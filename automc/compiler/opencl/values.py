@@ -52,13 +52,14 @@ def addition(operation: Sum, context: Context) -> Kernel:
 
 
 def look_up(operation: Lookup, context: Context) -> Kernel:
-    """The kernel of a table that every value goes through."""
+    """The kernel of a table that every value goes through; the mask keeps it within the table, whatever it finds."""
     numbers: Numbers = {
         "source": context.interior(operation.source),
         "target": context.interior(operation.target),
         "table": Constant(operation.table),
+        "limit": context.program.tensors[operation.source].limit,
     }
-    body = ["arena[target + item] = constants[table + arena[source + item]];"]
+    body = ["arena[target + item] = constants[table + (arena[source + item] & limit)];"]
     choice = Choice("table", weight_bytes=operation.table.nbytes)
     return grid(choice, context.program.tensors[operation.target].size, numbers, body)
 

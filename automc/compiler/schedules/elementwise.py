@@ -35,13 +35,17 @@ def addition(operation: Sum, context: Context) -> Kernel:
 
 
 def look_up(operation: Lookup, context: Context) -> Kernel:
-    """The kernel of a table that every value goes through."""
+    """The kernel of a table that every value goes through.
+
+    Timed alone, it may find another tensor's bytes in the source's place: the mask keeps it within the table.
+    """
     source, target = context.layouts[operation.source], context.layouts[operation.target]
     tensor = target.tensor
+    value = f"source[y * {source.row_bytes} + i] & {source.tensor.limit}"
     code = [
         signature("const uint8_t *source", "uint8_t *target", "const uint8_t *table"),
         f"  for (int y = 0; y < {tensor.height}; y++) for (int i = 0; i < {tensor.width * tensor.channels}; i++)",
-        f"    target[y * {target.row_bytes} + i] = table[source[y * {source.row_bytes} + i]];",
+        f"    target[y * {target.row_bytes} + i] = table[{value}];",
         "}",
     ]
     places = (context.interior(operation.source), context.interior(operation.target))

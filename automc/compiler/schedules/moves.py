@@ -104,12 +104,15 @@ def shuffling(operation: Shuffle, context: Context) -> Kernel:
 
 
 def ranking(operation: Rank, context: Context) -> Kernel:
-    """The kernel of a rank: values are counted, from the greatest down to the one that the last place falls on."""
+    """The kernel of a rank: values are counted, from the greatest down to the one that the last place falls on.
+
+    Timed alone, it may find another tensor's bytes in the source's place: the mask keeps what it counts among `counts`.
+    """
     tensor = context.layouts[operation.source].tensor
     code = [
         signature("const uint8_t *source", "uint8_t *target"),
         f"  int32_t counts[{tensor.limit + 1}] = {{0}};",
-        f"  for (int c = 0; c < {tensor.channels}; c++) counts[source[c]]++;",
+        f"  for (int c = 0; c < {tensor.channels}; c++) counts[source[c] & {tensor.limit}]++;",
         f"  int left = {operation.count}, value = {tensor.limit};",
         "  while (counts[value] < left) left -= counts[value--];",
         f"  for (int c = 0; c < {tensor.channels}; c++)",
