@@ -10,7 +10,7 @@ from automc.compression.policy import Policy
 from automc.cost import power
 from automc.cost.energy import Energy, EnergyCoefficients, published_energies
 from automc.cost.model import CostModel
-from automc.cost.power import Rapl, meter_here, meter_trace, read_trace
+from automc.cost.power import Rapl, meter_here, meter_trace, modelled_energy, read_trace
 from automc.cost.probes import random_program
 from automc.cost.table import read_table, write_table
 from automc.errors import RunnerError, TableError
@@ -98,6 +98,12 @@ def test_a_trace_that_is_none_is_refused(tmp_path: Path, text: str, message: str
 def test_a_trace_must_show_where_the_run_ends(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="must be longer than the 10 s of the run"):
         meter_trace(trace_of(tmp_path, "time_s,watts\n0,1\n10,1\n"), 5, 10.0)
+
+
+def test_a_table_without_energies_says_nothing_of_a_program() -> None:
+    program = random_program(traced(TinyResidual()), Policy(), seed=0)
+    with pytest.raises(TableError, match="the latency table of bench states no energies; add '# energy"):
+        modelled_energy(program, table_for({}, energy=None))
 
 
 MODEL = EnergyCoefficients(1.0, 2.0, 3.0, 4.0, 100.0, "made up", 5.0, 0.5)

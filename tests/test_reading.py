@@ -48,6 +48,7 @@ def test_a_good_file_is_read_with_its_defaults(write):
         ("reward: amc", "reward: best", 7, "'amc', 'mnasnet', 'absolute' or 'fastest'"),
         ("latency_ms: 50%", "latency_ms: -1", 8, "must be a positive number, or a share"),
         ("latency_ms: 50%", "latency_ms: 50 %", 8, "must be a positive number, or a share"),
+        ("reward: amc", "weights: {macs: 1}", 6, "goal: weights names macs, which has no limit"),
         ("latency_ms: 50%", "latency: 50%", 9, "goal.limits.latency: Input should be 'latency_ms', 'energy_mj', "),
         ("latency_ms: 50%", "latency: 50%", 9, "Got 'latency' instead. Did you mean 'latency_ms'?"),
     ],

@@ -149,6 +149,8 @@ def test_images_without_labels_need_the_number_of_classes(digits, tmp_path):
     with pytest.raises(DataError, match=r"images without labels; data\.classes must say how many"):
         open_dataset(spec(data=asked), tmp_path / "env.yaml")
     assert open_dataset(spec(data=asked | {"classes": 3}), tmp_path / "env.yaml").classes == ("0", "1", "2")
+    with pytest.raises(DataError, match=r"data\.classes is for images without labels, but digits has labels"):
+        open_dataset(spec(data={"classes": 10}), tmp_path / "env.yaml")
 
 
 def test_an_answer_of_another_shape_is_refused(digits):
