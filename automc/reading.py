@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 
@@ -121,7 +121,9 @@ def _followed(model: type[BaseModel], location: Place) -> tuple[Place, list[str]
     allowed, plain = list(model.model_fields), []
     for part in location:
         models = _models_in(annotation)
-        if fields := [found.model_fields for found in models if part in found.model_fields]:
+        if get_origin(annotation) in (dict, Mapping):  # a key may be called as a field or a tag is
+            annotation = get_args(annotation)[1]
+        elif fields := [found.model_fields for found in models if part in found.model_fields]:
             annotation = fields[0][str(part)].annotation
         elif tagged := [found for found in models if _has_tag(found, part)]:
             annotation, allowed = tagged[0], list(tagged[0].model_fields)

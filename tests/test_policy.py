@@ -64,6 +64,8 @@ def test_a_file_reads_back_as_it_was_written(network):
         ('{"weights": {"a": "codebook"}}', "weights.a: must be a method with its fields, .* Got 'codebook' instead"),
         ('{"weights": {"a": {"method": "codebook", "entries": 1}}}', "weights.a.entries: .*at least 2 entries"),
         ('{"weights": {"a": {"method": "sparse", "density": 0}}}', "weights.a.density: .*greater than 0"),
+        ('{"weights": {"gated": {"method": "sparse", "density": 0}}}', "weights.gated.density: .*greater than 0"),
+        ('{"weights": {"huffman": {"method": "sparse", "density": 0}}}', "weights.huffman.density: .*greater than 0"),
         ('{"weights": {"a": {"method": "sparse"}}}', "the field 'weights.a.density' is missing"),
         ('{"weights": {"a": {"method": "sparse", "density": 0.3, "pattern": "2:4"}}}', "density of 0.5, not 0.3"),
         ('{"weights": {"a": {"method": "sparse", "density": 0.3, "weight_bits": 1}}}', "weight_bits: .*or equal to 2"),
