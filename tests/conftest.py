@@ -27,6 +27,14 @@ def automc(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def one_thread():
+    """Whatever a test before has set: logs are bound to the number of threads."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def pytest_terminal_summary(terminalreporter):
     """Say how much code for other processors was compiled at most, but not run."""
     skipped = terminalreporter.stats.get("skipped", [])

@@ -1,24 +1,30 @@
-"""Small problems for fast tests: a tiny network, a made-up device, and an evaluation that is a formula."""
+"""Small problems for fast tests: an evaluation that is a formula, or small networks that read digits."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
+from automc.choices import Sparse
 from automc.compression.policy import Policy
 from automc.compression.prepare import Preparation
 from automc.cost.kernels import KernelPlan
 from automc.cost.table import Header, LatencyTable, Row
+from automc.environment.evaluator import Evaluator
+from automc.environment.loading import build_problem
 from automc.environment.metrics import Metrics, Outcome
 from automc.environment.problem import Problem
 from automc.environment.space import SearchSpace
-from automc.network.datasets import Dataset, Images, Splits
+from automc.network.datasets import Dataset, Images, Splits, load_dataset
 from automc.network.graph import Add, Conv, Group, Input, Network, Pool
-from automc.schema import DataSpec, EnvironmentSpec, GoalSpec, SearchSpaceSpec
+from automc.network.trace import trace
+from automc.schema import DataSpec, EnvironmentSpec, FinetuningSpec, GoalSpec, SearchSpaceSpec
 from tests.cost_examples import kernels_of
 
 JOINT = SearchSpaceSpec(
@@ -157,3 +163,66 @@ def macs_table(network: Network) -> LatencyTable:
     rows = tuple(Row(kernel, 1e-6 * kernel.work + 1e-4, 0.0, 9, "simulated") for kernel in kernels)
     header = Header("paper", "none", "portable", "none", "none", "2026-01-01")
     return LatencyTable(header, None, rows)
+
+
+def small_module(classes: int = 10) -> nn.Module:
+    layers = (nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, classes))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, 0, 0.5, generator=generator)
+    return module
+
+
+def small_problem(module=None, goal=None, priced=None, removal="second_order", space=JOINT, **data) -> Problem:
+    dataset = load_dataset("digits")
+    module = module or small_module()
+    sizes = {"search": 60, "selection": 40, "calibration": 64} | data
+    images = DataSpec(name="digits", **sizes)
+    spec = EnvironmentSpec(description="", network="small", data=images, goal=goal or GoalSpec(), removal=removal)
+    table = macs_table(trace(priced or small_module(), (1, 8, 8), dataset.mean, dataset.std, "small"))
+    return build_problem("small", spec, module, dataset, space=space, table=table)
+
+
+def trained_module() -> nn.Module:
+    """A small network that knows some digits: its last layer is a fit to random features."""
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
+    )
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, 0, 0.3, generator=generator)
+    dataset = load_dataset("digits")
+    pixels = torch.tensor(dataset.train.pixels).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        features = module[:-1]((pixels - dataset.mean[0]) / dataset.std[0])
+        wanted = torch.eye(10)[torch.tensor(dataset.train.labels)]
+        gram = features.T @ features + torch.eye(128)
+        module[-1].weight.copy_(torch.linalg.solve(gram, features.T @ wanted).T)
+        module[-1].bias.zero_()
+    return module
+
+
+def digits_problem(epochs: float = 0.0, target: str = "portable", **changes: Any) -> Problem:
+    torch.set_num_threads(1)
+    dataset, module = load_dataset("digits"), trained_module()
+    spec = EnvironmentSpec(
+        description="for tests",
+        network="small",
+        data=DataSpec(name="digits", search=60, selection=80, calibration=64),
+        finetuning=FinetuningSpec(epochs=epochs, crop=0, flip=False, learning_rate=0.003),
+        **changes,
+    )
+    table = macs_table(trace(module, (1, 8, 8), dataset.mean, dataset.std, "small"))
+    table = replace(table, header=replace(table.header, target=target))
+    return build_problem("small", spec, module, dataset, space=JOINT, table=table)
+
+
+def half_sparse(problem: Problem, keep_ratio: float) -> Policy:
+    """A policy whose size is known of its Program alone."""
+    chosen = {layer.name: Sparse(density=0.5) for layer in problem.network.convs}
+    return Policy(keep_ratio={"0": keep_ratio, "2": keep_ratio}, weights=chosen).normalised(problem.network)
+
+
+def size_of(problem: Problem, policy: Policy) -> int:
+    return Evaluator(problem, "sequential").evaluate(policy).size_bytes

@@ -27,7 +27,7 @@ from automc.search.searchers import build_searcher
 from automc.search.searchers.agent import load_network
 from automc.search.study import Progress, Study
 from automc.search.trials import Trial
-from tests.test_searchers import AGENTS, QUICK, TIGHT, search, tiny
+from tests.searches import AGENTS, QUICK, TIGHT, search, tiny
 
 
 def random_rows(problem: Problem, count: int) -> np.ndarray:

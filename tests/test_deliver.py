@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import automc.search.deliver as deliver_module
 from automc.analysis.narrative import method
 from automc.analysis.runs import Task
-from automc.choices import Codebook, LowRank, Sparse
+from automc.choices import Codebook, LowRank
 from automc.compiler.artifact import compile_program, open_artifact
 from automc.compiler.targets import find_target, runs_here
 from automc.compiler.verify import Verification
@@ -25,21 +23,20 @@ from automc.compression.interpreter import interpret
 from automc.compression.policy import Policy
 from automc.compression.program import Program
 from automc.environment.evaluator import Evaluator
-from automc.environment.loading import build_problem
 from automc.environment.problem import Problem
 from automc.environment.quality import Answers
 from automc.errors import VerificationError
-from automc.network.datasets import Splits, load_dataset
-from automc.network.trace import trace
-from automc.schema import DataSpec, EnvironmentSpec, ExperimentSpec, FinetuningSpec, GoalSpec, SearcherSpec
+from automc.network.datasets import Splits
+from automc.schema import GoalSpec
 from automc.search.comparison import Contestant, layer_rows
 from automc.search.deliver import deliver, is_delivered
 from automc.search.experiment import run_experiment
 from automc.search.kept import keep_best, keep_front
 from automc.search.result import Result, read_result
 from automc.search.selection import best_candidates, select
-from automc.search.trials import LOG_NAME, Trial, TrialLog
-from tests.problems import JOINT, macs_table
+from automc.search.trials import LOG_NAME
+from tests.problems import digits_problem, half_sparse, size_of
+from tests.searches import experiment, write_study
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,56 +46,9 @@ def three_candidates() -> Iterator[None]:
         yield
 
 
-def trained_module() -> nn.Module:
-    """A small network that knows some digits: its last layer is a fit to random features."""
-    generator = torch.Generator().manual_seed(0)
-    module = nn.Sequential(
-        nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
-    )
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, 0, 0.3, generator=generator)
-    dataset = load_dataset("digits")
-    pixels = torch.tensor(dataset.train.pixels).permute(0, 3, 1, 2) / 255
-    with torch.no_grad():
-        features = module[:-1]((pixels - dataset.mean[0]) / dataset.std[0])
-        wanted = torch.eye(10)[torch.tensor(dataset.train.labels)]
-        gram = features.T @ features + torch.eye(128)
-        module[-1].weight.copy_(torch.linalg.solve(gram, features.T @ wanted).T)
-        module[-1].bias.zero_()
-    return module
-
-
-def digits_problem(epochs: float = 0.0, target: str = "portable", **changes: Any) -> Problem:
-    torch.set_num_threads(1)
-    dataset, module = load_dataset("digits"), trained_module()
-    spec = EnvironmentSpec(
-        description="for tests",
-        network="small",
-        data=DataSpec(name="digits", search=60, selection=80, calibration=64),
-        finetuning=FinetuningSpec(epochs=epochs, crop=0, flip=False, learning_rate=0.003),
-        **changes,
-    )
-    table = macs_table(trace(module, (1, 8, 8), dataset.mean, dataset.std, "small"))
-    table = replace(table, header=replace(table.header, target=target))
-    return build_problem("small", spec, module, dataset, space=JOINT, table=table)
-
-
 def load(name: str) -> Problem:
     assert name == "small"
     return digits_problem(epochs=1.0)
-
-
-def experiment(*names: str) -> ExperimentSpec:
-    searchers = [SearcherSpec(name=name) for name in names]
-    return ExperimentSpec(description="", envs=["small"], searchers=searchers, trials=8)
-
-
-def write_study(problem: Problem, folder: Path, *policies: Policy) -> None:
-    """The log of a search that tried these policies."""
-    with TrialLog(folder / "random-0", {"searcher": "random", "seed": 0}, pytest.fail) as log:
-        for number, policy in enumerate(policies):
-            outcome = Evaluator(problem).outcome(policy)
-            log.append(Trial(number, policy, outcome.metrics, outcome.reward))
 
 
 @pytest.fixture(scope="module")
@@ -285,16 +235,6 @@ def test_selection_goes_on_where_it_was_stopped(
     path.write_text("{")
     with pytest.raises(pytest.fail.Exception):
         select(Evaluator(problem, "sequential"), candidates, path, lambda line: None)
-
-
-def half_sparse(problem: Problem, keep_ratio: float) -> Policy:
-    """A policy whose size is known of its Program alone."""
-    chosen = {layer.name: Sparse(density=0.5) for layer in problem.network.convs}
-    return Policy(keep_ratio={"0": keep_ratio, "2": keep_ratio}, weights=chosen).normalised(problem.network)
-
-
-def size_of(problem: Problem, policy: Policy) -> int:
-    return Evaluator(problem, "sequential").evaluate(policy).size_bytes
 
 
 def test_fine_tuning_is_not_kept_where_it_breaks_a_hard_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from automc.environment.space import MAX_CHOICES, Choices, replaced
 from automc.environment.walk import Walk, Walks
 from automc.errors import InfeasibleBudget, InvalidAction
 from automc.search.episodes import AGENT_FEATURES, Episodes
-from tests.test_searchers import tiny
+from tests.searches import tiny
 
 
 def test_walks_side_by_side_are_single_walks_and_keep_their_own_budgets():

@@ -18,30 +18,9 @@ from automc.environment.loading import build_problem, calibration_pixels
 from automc.environment.problem import Problem
 from automc.environment.space import SearchSpace
 from automc.errors import DataError, InfeasibleBudget, NameNotFound, PolicyError, UnsupportedLayer
-from automc.network.datasets import load_dataset
-from automc.network.trace import trace
 from automc.network.training import normalise
-from automc.schema import DataSpec, EnvironmentSpec, GoalSpec
-from tests.problems import JOINT, macs_table
-
-
-def small_module(classes: int = 10) -> nn.Module:
-    layers = (nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, classes))
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, 0, 0.5, generator=generator)
-    return module
-
-
-def small_problem(module=None, goal=None, priced=None, removal="second_order", space=JOINT, **data) -> Problem:
-    dataset = load_dataset("digits")
-    module = module or small_module()
-    sizes = {"search": 60, "selection": 40, "calibration": 64} | data
-    images = DataSpec(name="digits", **sizes)
-    spec = EnvironmentSpec(description="", network="small", data=images, goal=goal or GoalSpec(), removal=removal)
-    table = macs_table(trace(priced or small_module(), (1, 8, 8), dataset.mean, dataset.std, "small"))
-    return build_problem("small", spec, module, dataset, space=space, table=table)
+from automc.schema import GoalSpec
+from tests.problems import JOINT, macs_table, small_module, small_problem
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from automc.search.scale import Scale, read_scale
 from automc.search.study import Progress
 from automc.search.trials import LOG_NAME, read_log
 from tests.problems import formula_metrics, tiny_problem
+from tests.stops import stop_after
 
 SEARCHERS = [SearcherSpec(name="random"), SearcherSpec(name="nsga2")]
 SPEC = ExperimentSpec(description="", envs=["tiny"], searchers=SEARCHERS, seeds=[0, 1], trials=6)
@@ -85,14 +86,8 @@ def test_parts_of_an_experiment_make_the_whole(tmp_path: Path) -> None:
 
 def test_the_same_call_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     run_experiment(SPEC, tmp_path / "whole", load)
-    left = iter(range(15))
-
-    def stop(member: Member, progress: Progress) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(SPEC, tmp_path / "stopped", load, report=stop)
+        run_experiment(SPEC, tmp_path / "stopped", load, report=stop_after(15))
     assert logs(tmp_path / "stopped") != logs(tmp_path / "whole")
     run_experiment(SPEC, tmp_path / "stopped", load)
     assert logs(tmp_path / "stopped") == logs(tmp_path / "whole")

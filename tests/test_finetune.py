@@ -23,6 +23,7 @@ from automc.network.datasets import Images, load_dataset
 from automc.network.training import normalise
 from automc.schema import FinetuningSpec
 from tests.programs import Builder, random_pixels, random_program
+from tests.stops import Killed
 
 DIGITS = load_dataset("digits")
 MEAN, STD = DIGITS.mean, DIGITS.std
@@ -260,10 +261,6 @@ def test_bits_stay_signs_and_zeros_that_are_not_stored_stay_zeros() -> None:
     for after, sparse in zip(others, before[1:], strict=True):
         assert not after.weight[sparse.weight == 0].any()
         assert (after.weight != sparse.weight).any()
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.mark.parametrize(("wide", "normalising"), [(False, 0.0), (True, 0.0), (False, 0.5), (True, 0.7)])

@@ -28,19 +28,10 @@ from automc.search.experiment import run_experiment
 from automc.search.kept import keep, keep_best, keep_front, read_index
 from automc.search.log import read_records
 from automc.search.selection import Candidate
-from automc.search.study import Progress
 from automc.search.trials import LOG_NAME, Trial, TrialLog, read_log
-from tests.test_deliver import digits_problem, experiment, write_study
-
-
-def stop_after(trials: int) -> Any:
-    left = iter(range(trials))
-
-    def stop(member: object, progress: Progress) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-
-    return stop
+from tests.problems import digits_problem
+from tests.searches import experiment, write_study
+from tests.stops import stop_after
 
 
 @pytest.fixture(scope="module")

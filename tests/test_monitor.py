@@ -15,8 +15,7 @@ from automc.search import monitor
 from automc.search.experiment import run_experiment
 from automc.search.monitor import Check, correlation, warnings
 from automc.search.trials import LOG_NAME, Trial
-from tests.problems import tiny_network
-from tests.test_deliver import digits_problem
+from tests.problems import digits_problem, tiny_network
 
 SPEC = ExperimentSpec(
     description="",

@@ -12,7 +12,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 import pytest
-import torch
 
 from automc.compression.policy import Policy
 from automc.environment.problem import Problem
@@ -25,20 +24,14 @@ from automc.search.searchers import build_searcher
 from automc.search.searchers.base import Evaluate
 from automc.search.study import Progress
 from automc.search.trials import LOG_NAME, Trial
-from tests.problems import formula_outcome
-from tests.test_evaluator import small_problem
-from tests.test_searchers import NAMES, QUICK, tiny
+from tests.problems import formula_outcome, small_problem
+from tests.searches import NAMES, QUICK, tiny
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SEARCHERS = [
     SearcherSpec(name="nsga2", settings={"population": 4}),
     SearcherSpec(name="ppo", settings={"prior": "none", "episodes": 4}),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Logs are bound to the number of threads."""
-    torch.set_num_threads(1)
 
 
 def load(name: str) -> Problem:

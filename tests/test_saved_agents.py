@@ -23,7 +23,7 @@ from automc.search.searchers.agent import Agent, load_network
 from automc.search.study import Progress, Study
 from automc.search.trials import LOG_NAME, TrialLog, read_log
 from tests.networks import TinyDepthwise, TinyPlain, TinyResidual, traced
-from tests.test_searchers import AGENTS, QUICK, TIGHT, search, tiny
+from tests.searches import AGENTS, QUICK, TIGHT, search, tiny
 
 FEWER = SearchSpaceSpec(description="other choices", keep_ratio=[0.5, 1.0], weight_bits=[2, 3, 4, 6, 8])
 

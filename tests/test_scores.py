@@ -22,8 +22,7 @@ from automc.network.tasks import pose
 from automc.network.trace import trace
 from automc.reading import make_spec
 from automc.schema import AnomalyTask, DenoiseTask, EnvironmentSpec
-from tests.problems import JOINT, macs_table
-from tests.test_evaluator import small_module
+from tests.problems import JOINT, macs_table, small_module
 
 
 def repeating_module() -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from stable_baselines3 import DDPG, TD3
 import tests.problems as problems
 from automc.environment.metrics import Outcome
 from automc.environment.problem import Problem
-from automc.errors import BudgetSpent, ConfigError, NameNotFound
+from automc.errors import ConfigError, NameNotFound
 from automc.schema import GoalSpec
 from automc.search.searchers import (
     build_searcher,
@@ -34,58 +33,10 @@ from automc.search.searchers.moves import mutated, within_budget
 from automc.search.searchers.uniform import uniform_choices
 from automc.search.study import Study
 from automc.search.trials import LOG_NAME, Trial
+from tests.searches import AGENTS, LISTS, NAMES, QUICK, search, tiny
 
-AGENTS = ["ddpg", "ppo", "recurrent_ppo", "td3"]
-NAMES = sorted([
-    *AGENTS, "annealing", "cmaes", "deep", "dynamic", "evolution", "gp", "greedy",
-    "nsga2", "nsga3", "random", "shallow", "tpe", "uniform",
-])  # fmt: skip
-QUICK = {"ppo": {"imagined": 8, "epochs": 1}, "ddpg": {"warm_up": 2}, "td3": {"warm_up": 2}}
+pytestmark = pytest.mark.usefixtures("one_thread")
 SLOW = ["ddpg", "gp", "ppo", "recurrent_ppo", "td3"]  # what they learn takes seconds: a few of them must do
-LISTS = ["deep", "shallow", "uniform"]  # searchers that are done with a list, whatever the seed
-TIGHT = GoalSpec(limits={"latency_ms": "40%", "size_bytes": "60%"})
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Small networks are slower on more."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def tiny(goal: GoalSpec = TIGHT) -> Problem:
-    return problems.tiny_problem(goal)
-
-
-def search(
-    name: str,
-    trials: int,
-    problem: Problem | None = None,
-    seed: int = 0,
-    evaluate: Callable[..., Outcome] = problems.formula_outcome,
-    **settings: object,
-) -> list[Trial]:
-    """The trials of a searcher, without a log."""
-    problem = problem or tiny()
-    done: list[Trial] = []
-
-    class Answers(Evaluate):
-        def __call__(self, policy):
-            if len(done) == trials:
-                raise BudgetSpent("spent")
-            outcome = evaluate(problem, policy)
-            state = "failed" if outcome.reason else "complete"
-            done.append(Trial(len(done), policy, outcome.metrics, outcome.reward, state, outcome.reason))
-            return done[-1]
-
-    try:
-        build_searcher(name, QUICK.get(name, {}) | settings, problem, seed).run(Answers())
-    except BudgetSpent:
-        pass
-    else:
-        assert name in LISTS, f"{name} stopped by itself after {len(done)} trials"
-    return done
 
 
 def test_the_names_are_known() -> None:

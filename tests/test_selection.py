@@ -16,8 +16,7 @@ from automc.errors import EvaluationFailed
 from automc.schema import GoalSpec
 from automc.search.selection import Candidate, best_candidates, select
 from automc.search.trials import Trial, TrialLog
-from tests.problems import formula_metrics, tiny_problem
-from tests.test_deliver import digits_problem, half_sparse, size_of
+from tests.problems import digits_problem, formula_metrics, half_sparse, size_of, tiny_problem
 
 
 def test_the_best_of_many_is_corrected_for_having_been_picked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

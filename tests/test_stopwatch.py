@@ -26,8 +26,7 @@ from automc.network.trace import trace
 from automc.schema import DataSpec, EnvironmentSpec
 from automc.search.study import Study
 from automc.search.trials import Trial, read_trials
-from tests.problems import JOINT, macs_table
-from tests.test_evaluator import small_module
+from tests.problems import JOINT, macs_table, small_module
 
 
 def timed_problem(measure_every: int, target: str = "portable") -> Problem:

@@ -16,6 +16,7 @@ from automc.network.datasets import Images, load_dataset
 from automc.network.training import ask, augment, batch_of, normalise, train
 from automc.schema import TrainingSpec
 from tests.networks import MEAN, STD, TinyResidual
+from tests.stops import Killed
 
 RECIPE = TrainingSpec(epochs=4, batch_size=64, learning_rate=0.1, warmup_epochs=1, crop=1, flip=False, seed=5)
 
@@ -53,10 +54,6 @@ def uninterrupted(
 ) -> tuple[nn.Module, list[str], Path]:
     folder = tmp_path_factory.mktemp("uninterrupted")
     return *trained(images, held_out, folder), folder
-
-
-class Killed(Exception):
-    pass
 
 
 def killed(images: Images, folder: Path, batches: int, recipe: TrainingSpec = RECIPE) -> None:

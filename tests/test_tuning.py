@@ -22,7 +22,8 @@ from automc.schema import FinetuningSpec
 from automc.search import tuning
 from automc.search.log import Record, read_records
 from automc.search.tuning import LOG_NAME, PROGRAM_NAME, read_tuning, tune
-from tests.test_deliver import digits_problem
+from tests.problems import digits_problem
+from tests.stops import Killed
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +100,6 @@ def test_a_trial_whose_loss_is_not_finite_has_failed_and_the_others_go_on(
     assert all("not finite" in record["reason"] for record in failed)
     assert failed[0] is not records_of(tmp_path)[-1]
     assert any(line.endswith("is not finite") for line in read_tuning(tmp_path))
-
-
-class Killed(Exception):
-    pass
 
 
 def test_a_killed_tuning_ends_with_the_same_bytes(tmp_path: Path) -> None:
