@@ -147,16 +147,27 @@ def test_the_test_images_are_asked_once_by_each_network_after_every_choice(
     assert "test" not in reads
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "kept"), [(0.25, 0.5, "finetuned"), (0.5, 0.25, "searched"), (0.5, 0.5, "searched")]
+)
 def test_fine_tuning_is_kept_only_where_it_helps_on_the_selection_split(
-    delivered: tuple[Problem, Path, Result],
+    before: float, after: float, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem, folder, result = delivered
-    program = Program.load(folder / "winner" / "program.safetensors")
-    accuracy = Evaluator(problem).judge(program, result.policy, "selection").quality
-    if result.row("finetuned") is None:
-        assert accuracy == result.selection.selection_quality
-    else:
-        assert accuracy > result.selection.selection_quality
+    """Given as what was tuned: programs that keep so much of the channels, of which the wider one is more accurate."""
+    problem = digits_problem(epochs=1.0, goal=GoalSpec(limits={"size_bytes": "100%"}))
+    policy = half_sparse(problem, before)
+    programs = {ratio: problem.prepare().sequential(half_sparse(problem, ratio)) for ratio in (0.25, 0.5)}
+    evaluator = Evaluator(problem, "sequential")
+    narrow, wide = (evaluator.judge(programs[ratio], policy, "selection").quality for ratio in (0.25, 0.5))
+    assert narrow < wide
+    write_study(problem, tmp_path, policy)
+    monkeypatch.setattr(deliver_module, "_finetuned", lambda *arguments: programs[after])
+    result = deliver(problem, tmp_path)
+    assert result.delivered.kind == kept
+    delivered = Program.load(tmp_path / "winner" / "program.safetensors")
+    assert delivered.fingerprint == programs[max(before, after)].fingerprint
+    left_out = any("was tried, and left out because it did not help" in note for note in result.notes)
+    assert left_out == (kept == "searched")
 
 
 @pytest.mark.parametrize("reward", ["mnasnet", "absolute", "fastest"])
