@@ -5,10 +5,13 @@ import sys
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and torch are imported
+
+import numpy as np
 
 from automc.__main__ import main
 from tests.machines import NOT_RUN
+from tests.programs import random_program
 
 
 @pytest.fixture
@@ -25,6 +28,12 @@ def automc(tmp_path, monkeypatch, capsys):
         return ended.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def small():
+    """A program that is soon compiled."""
+    return random_program(np.random.default_rng(11), steps=1)
 
 
 @pytest.fixture

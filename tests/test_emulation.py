@@ -106,11 +106,6 @@ def test_no_byte_outside_is_read_or_written(target, tmp_path, monkeypatch):
     assert_exact(emulation.Emulated(tmp_path / "checked", Machine(str(tmp_path / "native"), "any"), all_programs))
 
 
-@pytest.fixture(scope="module")
-def small():
-    return random_program(np.random.default_rng(11), steps=1)
-
-
 @pytest.mark.parametrize(("target", "machine"), [processor("neondot", A53)])
 def test_a_processor_without_the_instructions_is_told(target, machine, small, tmp_path):
     emulated = emulate_batch([small], target, tmp_path, machine, *QUICKLY)

@@ -30,11 +30,6 @@ POCL = Machine("pocl", "cpu")
 runs = pytest.mark.skipif(open_cl() is None, reason=f"{NOT_RUN}opencl; to run it: {emulators.remedy([POCL])}")
 
 
-@pytest.fixture(scope="module")
-def small():
-    return random_program(np.random.default_rng(11), steps=1)
-
-
 @runs
 def test_networks_of_every_shape_are_exact(tmp_path):
     programs = [
