@@ -110,7 +110,9 @@ class Program:
         header, arrays = _flatten(self)
         digest = hashlib.sha256(header.encode())
         for name in sorted(arrays):
-            digest.update(arrays[name].tobytes())
+            array = arrays[name]
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -137,7 +139,7 @@ class Program:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CorruptFile(f"{path} is not a program of automc: {error}") from error
         if program.fingerprint != sealed:
-            raise CorruptFile(f"{path} was changed after automc wrote it")
+            raise CorruptFile(f"{path} was changed after automc wrote it, or another version of automc wrote it")
         return program
 
 
