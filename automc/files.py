@@ -65,8 +65,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content`; a reader, or a crash, sees the old file or the new one and nothing between."""
+def write_atomic(path: Path, content: bytes | str, mode: int = 0o666) -> None:
+    """Replace `path` by `content`; a reader, or a crash, sees the old file or the new one and nothing between.
+
+    The file has the permissions of `mode` that the process's umask leaves: 0o777 for what is to be executed.
+    """
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
+            os.chmod(temporary, mode & ~_umask())
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

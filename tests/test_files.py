@@ -84,6 +84,17 @@ def test_written_files_have_the_usual_permissions(tmp_path):
     assert (tmp_path / "a" / "b").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_a_program_may_be_executed_from_the_moment_that_it_is_there(tmp_path, monkeypatch):
+    replace, modes = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda old, new: (modes.append(os.stat(old).st_mode & 0o777), replace(old, new)))
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "program", b"content", mode=0o777)
+    finally:
+        os.umask(before)
+    assert modes == [0o750]
+
+
 def test_canonical_json_is_one_text_for_equal_values():
     assert canonical_json({"b": 1, "a": [1.5, None]}) == canonical_json({"a": [1.5, None], "b": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):

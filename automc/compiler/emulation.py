@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -133,9 +132,8 @@ def emulate(library: Path, lowered: Mapping[str, Lowered], tools: ToolChain, mac
     source = begin + driver(lowered)
     key = sha256_of("\n".join((sha256_of(library.read_bytes()), source, tools.version, *tools.flags)).encode())
     executable = cache_directory() / "emulate" / key[:32] / name
-    if not os.access(executable, os.X_OK):
-        write_atomic(executable, link(source, library, tools))
-        executable.chmod(0o755)
+    if not executable.exists():
+        write_atomic(executable, link(source, library, tools), mode=0o777)
     return Emulated(executable, machine, tuple(each.program for each in lowered.values()))
 
 

@@ -118,8 +118,7 @@ def profile(
     """
     lowered, tools = static_batch(programs, target, folder)
     executable = folder / "program.elf"
-    write_atomic(executable, linked(START + _driver(lowered, operations), folder / STATIC, tools))
-    executable.chmod(0o755)
+    write_atomic(executable, linked(START + _driver(lowered, operations), folder / STATIC, tools), mode=0o777)
     with tempfile.TemporaryDirectory() as temporary:
         counts = Path(temporary) / "counts"
         command = [machine.emulator, "-cpu", machine.model, "-plugin", f"{qemu_plugin(_PLUGIN)},out={counts}"]

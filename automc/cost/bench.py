@@ -76,5 +76,4 @@ def _require_bare(target: Target) -> None:
 
 
 def _write(source: str, library: Path, tools: ToolChain, path: Path) -> None:
-    write_atomic(path, linked(source, library, tools))
-    path.chmod(0o755)
+    write_atomic(path, linked(source, library, tools), mode=0o777)
