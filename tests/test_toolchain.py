@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from automc.compiler import build, toolchain
+from automc.compiler.freestanding import linked, linked_for_system
 from automc.compiler.targets import TARGETS, runs_here
 from automc.compiler.targets.portable import PORTABLE
 from automc.compiler.toolchain import ToolChain, tool_chain
@@ -63,6 +64,22 @@ def test_a_failed_compile_shows_the_message_and_keeps_the_source(tmp_path, monke
         build.build(SOURCE, failing, folder)
     assert (folder / "model.c").read_text() == SOURCE
     assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+@pytest.mark.parametrize("failing", ["libmodel.a", "harness.c", "libmodel.so"])
+def test_a_failure_on_a_temporary_file_names_what_it_is_of(failing, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOMC_CACHE", str(tmp_path / "cache"))
+    script = "import sys; sys.exit(any(each.endswith(sys.argv[1]) for each in sys.argv[2:]))"
+    command = (sys.executable, "-c", script, failing)
+    with pytest.raises(CompileError, match=f"gcc failed on {failing}:"):
+        build.build(SOURCE, ToolChain("gcc", "", command, command, ()), tmp_path / "library")
+
+
+@pytest.mark.parametrize("link", [linked, linked_for_system])
+def test_a_driver_that_cannot_be_compiled_is_named(link, tmp_path):
+    failing = ToolChain("gcc", "", (sys.executable, "-c", "import sys; sys.exit(1)"), ("ar",), ())
+    with pytest.raises(CompileError, match="gcc failed on the driver:"):
+        link(SOURCE, tmp_path / "libmodel.a", failing)
 
 
 def test_zig_explains_a_flag_that_it_does_not_know(tmp_path):

@@ -55,9 +55,9 @@ def _compile(source: Path, tools: ToolChain, names: tuple[str, ...], support: Ma
                     (work / name).write_text(content)
                 sources = [work / name for name in support if name.endswith(".c")]
                 for each in sources:
-                    tools.compile([each], each.with_suffix(".o"))
+                    tools.compile([each], each.with_suffix(".o"), each.name)
                 objects = [work / "model.o", *(each.with_suffix(".o") for each in sources)]
-                (tools.with_flags("-pthread") if len(sources) > 1 else tools).compile(objects, work / SHARED)
+                (tools.with_flags("-pthread") if len(sources) > 1 else tools).compile(objects, work / SHARED, SHARED)
             return {name: (work / name).read_bytes() for name in names}
     except OSError as error:
         raise StorageError(f"cannot compile in {tempfile.gettempdir()}: {error.strerror or error}") from error

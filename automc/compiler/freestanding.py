@@ -160,13 +160,16 @@ int main(void) {
 """)
 
 
+_SUBJECT = "the driver"  # what a failure is of: its files are gone by then
+
+
 def linked(source: str, library: Path, tools: ToolChain) -> bytes:
     """The executable of `source`, C that begins with `START`, and a static library. Raises `CompileError`."""
     with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
         work = Path(temporary)
         (work / "program.c").write_text(source)
-        tools.with_flags("-ffreestanding").compile([work / "program.c"], work / "program.o")
-        tools.compile([work / "program.o", library], work / "program.elf")
+        tools.with_flags("-ffreestanding").compile([work / "program.c"], work / "program.o", _SUBJECT)
+        tools.compile([work / "program.o", library], work / "program.elf", _SUBJECT)
         return (work / "program.elf").read_bytes()
 
 
@@ -178,8 +181,8 @@ def linked_for_system(source: str, library: Path, tools: ToolChain) -> bytes:
     with tempfile.TemporaryDirectory(prefix="automc-compile-") as temporary:
         work = Path(temporary)
         (work / "program.c").write_text(source)
-        tools.compile([work / "program.c"], work / "program.o")
-        tools.with_flags("-Wl,-z,undefs").compile([work / "program.o", library], work / "program.so")
+        tools.compile([work / "program.c"], work / "program.o", _SUBJECT)
+        tools.with_flags("-Wl,-z,undefs").compile([work / "program.o", library], work / "program.so", _SUBJECT)
         return (work / "program.so").read_bytes()
 
 

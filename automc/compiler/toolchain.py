@@ -43,18 +43,19 @@ class ToolChain:
     flags: tuple[str, ...]
     cross: bool = False  # whether it compiles for other systems than this one
 
-    def compile(self, sources: Sequence[Path], output: Path) -> None:
+    def compile(self, sources: Sequence[Path], output: Path, subject: str | None = None) -> None:
         """Compile or link `sources` to `output`, whose suffix says what it is.
 
         `.o`: an object, of one source. `.so`: a shared library. `.elf`: a program that needs nothing of its system but
         its calls, of objects that bring their own `_start`.
 
-        Raises `CompileError` with the compiler's message; the sources stay where they are.
+        Raises `CompileError` with the compiler's message. It names the sources, or their `subject` where they are
+        temporary files.
         """
         # Without this, zig builds the other system's libraries first; they are found where the library is loaded.
         alone = ["-nostdlib"] if self.cross and output.suffix == ".so" else []
         command = [*self.command, *self.flags, *_KINDS[output.suffix], *alone, *map(str, sources)]
-        self._run([*command, "-o", str(output)], sources)
+        self._run([*command, "-o", str(output)], subject or ", ".join(map(str, sources)))
 
     def with_flags(self, *flags: str) -> ToolChain:
         """The same with further flags."""
@@ -62,23 +63,22 @@ class ToolChain:
 
     def archive(self, objects: Sequence[Path], output: Path) -> None:
         """Put `objects` into the static library `output`."""
-        self._run([*self.archiver, "rcsD", str(output), *map(str, objects)], objects)
+        self._run([*self.archiver, "rcsD", str(output), *map(str, objects)], output.name)
 
-    def _run(self, command: list[str], sources: Sequence[Path]) -> None:
+    def _run(self, command: list[str], subject: str) -> None:
         environment = dict(os.environ)
         if self.compiler == "zig":
             zig_cache = str(cache_directory() / "zig")
             environment |= {"ZIG_GLOBAL_CACHE_DIR": zig_cache, "ZIG_LOCAL_CACHE_DIR": zig_cache}
-        kept = ", ".join(map(str, sources))
         try:
             ended = run_limited(command, LIMITS, environment=environment)
         except OSError as error:
             raise CompileError(f"{self.compiler} cannot be run: {error}. {_REMEDY}") from error
         except subprocess.TimeoutExpired as error:
-            raise CompileError(f"{self.compiler} ran longer than {error.timeout:g} s on {kept}") from error
+            raise CompileError(f"{self.compiler} ran longer than {error.timeout:g} s on {subject}") from error
         if ended.status != 0:
             message = (ended.output + ended.errors).decode(errors="replace")
-            raise CompileError(f"{self.compiler} failed on {kept}:\n{message.strip()[-4000:]}")
+            raise CompileError(f"{self.compiler} failed on {subject}:\n{message.strip()[-4000:]}")
 
 
 _REMEDY = "Install the package ziglang (pip install ziglang), or choose an installed compiler: zig, gcc or clang."
