@@ -256,7 +256,7 @@ def _bits(random: np.random.Generator) -> int:
 
 def _convolution(builder: Builder, source: str, groups: int = 1, outputs: int | None = None) -> str:
     random, given = builder.random, builder.tensors[source]
-    kernel = (int(random.integers(1, 6)), int(random.integers(1, 6)))
+    kernel = (int(random.integers(1, 9)), int(random.integers(1, 6)))
     padding = (int(random.integers(0, 3)), int(random.integers(0, 3)))
     dilation = (int(random.integers(1, 3)), int(random.integers(1, 3)))
     if any(
@@ -338,10 +338,13 @@ def _gated(builder: Builder, source: str) -> str:
 
 
 def _encoded(builder: Builder, source: str) -> str:
-    encoding = str(builder.random.choice(["codebook", "sparse", "blocks"]))
-    return builder.convolve(
-        source, int(builder.random.integers(8, 40)), weight_bits=int(builder.random.integers(2, 9)), encoding=encoding
-    )
+    random = builder.random
+    encoding, groups = str(random.choice(["codebook", "sparse", "blocks"])), 1
+    if encoding != "blocks" and random.random() < 0.5:
+        groups = int(random.integers(2, 5))
+        source = builder.convolve(source, groups * int(random.integers(1, 9)), (1, 1), padding=(0, 0))
+    outputs, bits = groups * int(random.integers(8, 40) // groups), int(random.integers(2, 9))
+    return builder.convolve(source, outputs, groups=groups, weight_bits=bits, encoding=encoding)
 
 
 _STEPS = {

@@ -136,7 +136,8 @@ def test_fewer_bits_are_smaller():
 
 
 def test_explanations_print_as_lines():
-    program = random_program(np.random.default_rng(0))
+    builder = Builder(np.random.default_rng(0), (3, 6, 6))
+    program = builder.finish(builder.convolve(builder.input, 8))
     lines = [str(row) for row in explain(program, "avx2")]
     assert len(lines) == len(program.operations)
     assert lines[0].startswith("tensor0")
