@@ -8,6 +8,7 @@ from automc.compiler.isa import ALIGNMENT
 from automc.compiler.lowering import lower
 from automc.compiler.memory import plan_memory
 from automc.compiler.targets import find_target
+from automc.errors import InputError
 from tests.programs import Builder
 
 
@@ -29,6 +30,17 @@ def test_what_lives_together_does_not_overlap(seed):
                 apart = offsets[name] + mine.size_bytes <= offsets[other]
                 assert apart or offsets[other] + theirs.size_bytes <= offsets[name]
     assert total < sum(lifetime.size_bytes for lifetime in lifetimes.values())
+
+
+def test_an_arena_that_32_bits_cannot_address_is_refused():
+    def program(rows):
+        builder = Builder(np.random.default_rng(0), (1, rows, 1 << 14))
+        return builder.finish(builder.pool(builder.input, "max", (rows, 1 << 14)))
+
+    assert lower(program((1 << 17) - 1), find_target("portable")).arena_bytes < 1 << 31
+    for target in ("portable", "opencl"):
+        with pytest.raises(InputError, match=r"needs an arena of \d{10} bytes; it must be smaller than 2 GiB"):
+            lower(program(1 << 17), find_target(target))
 
 
 def test_memory_is_used_again():

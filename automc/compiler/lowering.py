@@ -18,6 +18,7 @@ from automc.compression.program import Program
 from automc.errors import InputError
 
 MOST_THREADS = 64
+_MOST_BYTES = (1 << 31) - 1  # kernels compute places in the arena in 32 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ class Lowered:
 def lower(program: Program, target: Target, threads: int = 1) -> Lowered:
     """Choose a kernel for every operation, cut it for so many threads, and plan the arena.
 
-    Raises `InputError` for a number of threads that makes no sense.
+    Raises `InputError` for a number of threads that makes no sense, and where the arena would take 2 GiB or more.
     """
     if not 1 <= threads <= MOST_THREADS:
         raise InputError(f"threads must be 1 to {MOST_THREADS}. Got {threads} instead.")
@@ -107,8 +108,10 @@ def lower(program: Program, target: Target, threads: int = 1) -> Lowered:
     offsets, total = plan(lifetimes)
     for position, operation in enumerate(program.operations):
         offsets[(position, operation.target)] = offsets[pieces[operation.target]]
-    total += ALIGNMENT if any(len(each) > 1 for each in parts) else 0
-    return Lowered(program, target, tuple(kernels), tuple(parts), context.layouts, offsets, total + OVERREAD)
+    total += OVERREAD + (ALIGNMENT if any(len(each) > 1 for each in parts) else 0)
+    if total > _MOST_BYTES:
+        raise InputError(f"{program.name} needs an arena of {total} bytes; it must be smaller than 2 GiB")
+    return Lowered(program, target, tuple(kernels), tuple(parts), context.layouts, offsets, total)
 
 
 def _overwritten(operation: Operation, position: int, kernels: Sequence[Kernel], context: Context) -> str | None:
