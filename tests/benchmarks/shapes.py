@@ -58,7 +58,9 @@ def _layer(
     source = source or builder.input
     random, given = builder.random, builder.tensors[source]
     outputs = outputs or int(random.choice(STRADDLING))
-    taps = [int(random.integers(1, min(4, length) + 1)) for length in given.shape[1:]]
+    taps = [
+        int(random.integers(1, min(most, length) + 1)) for most, length in zip((8, 4), given.shape[1:], strict=True)
+    ]
     around = [int(random.integers(0, tap // 2 + 1)) for tap in taps]
     apart = [
         int(random.integers(1, 3)) if length >= 2 * tap - 1 else 1
