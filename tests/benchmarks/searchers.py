@@ -163,7 +163,7 @@ def draw(studies: dict[str, list[Record]], ranked: Sequence[str], path: Path) ->
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(10, 5.5), layout="constrained")
     for place, name in enumerate(ranked):
         longest = max(one["asked"] for one in studies[name])
         marks = np.unique(np.rint(np.geomspace(1, longest, 60)).astype(int))
@@ -179,7 +179,7 @@ def draw(studies: dict[str, list[Record]], ranked: Sequence[str], path: Path) ->
         ylabel="best accuracy so far on the model (%)\ninterquartile mean with its 95 % bootstrap interval",
     )  # fmt: skip
     axes.grid(alpha=0.25)
-    axes.legend(ncols=2)
+    figure.legend(loc="outside right center", fontsize="small")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
