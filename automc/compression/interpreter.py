@@ -41,6 +41,7 @@ def interpret(program: Program, pixels: Pixels) -> Values:
 
     Raises `DataError` for images of another shape or type than the program's input.
     """
+    check_pixels(program, pixels)  # also where there are none
     results = np.empty((len(pixels), program.outputs), np.float32)
     for start in range(0, len(pixels), _BATCH):
         batch = pixels[start : start + _BATCH]
