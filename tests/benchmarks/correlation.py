@@ -39,6 +39,7 @@ from automc.network.graph import Network
 from automc.network.trace import trace
 from automc.network.training import normalise
 from automc.network.zoo import build_network, load_weights
+from automc.reporting import silent
 from automc.schema import FinetuningSpec
 from automc.search.log import Record, RecordLog, read_records
 
@@ -132,8 +133,7 @@ class Subject:
         """Accuracy on the images of `after` when policy `number` has been fine-tuned."""
         folder = unfinished / f"{number}-{epochs:g}"
         program = self.preparation.sequential(self.policies[number])
-        spec, silent = FinetuningSpec(epochs=epochs), lambda line: None
-        data = self.data
+        spec, data = FinetuningSpec(epochs=epochs), self.data
         result = finetune(program, data.train, self.teacher, data.mean, data.std, spec, folder, silent)
         return accuracy(result, self.after)
 

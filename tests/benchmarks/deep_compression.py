@@ -1,6 +1,6 @@
 """Deep Compression's three stages (Han et al. 2016) on LeNet-5 and Fashion-MNIST: prune, share values, Huffman code.
 
-    python tests/benchmarks/deep_compression.py FOLDER [--seed 0]
+    python -m tests.benchmarks.deep_compression FOLDER [--seed 0]
 
 The dense network is trained first. After pruning and after sharing, the integer program is fine-tuned, taught by the
 dense network and by labels. All states are kept in FOLDER: the same command goes on where a killed one stopped. The
