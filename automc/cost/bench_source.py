@@ -258,13 +258,15 @@ def bench_source(timed: Mapping[str, Timed], table: LatencyTable, whole: bool, l
         sizes = f"{each.program.input.size}, {each.program.outputs}"
         entries.append(f"  {{{functions}, {prefix}_pixels, {prefix}_expected, {sizes}}},")
     callers: dict[Kernel, tuple[int, int, int]] = {}
-    called: list[tuple[int, int]] = []
     for number, each in enumerate(timed.values()):
         for position, kernel in each.kernels.items():
-            calls = calls_of(each.program.operations[position])
-            callers.setdefault(kernel, (number, position, calls))
-            called.append((list(callers).index(kernel), calls))
+            callers.setdefault(kernel, (number, position, calls_of(each.program.operations[position])))
     known = list(callers)
+    called = [
+        (known.index(kernel), calls_of(each.program.operations[position]))
+        for each in timed.values()
+        for position, kernel in each.kernels.items()
+    ]
     *head, columns = table_text(table, sealed=False).splitlines()
     return START + _BENCH.substitute(
         declarations="\n".join(declarations),

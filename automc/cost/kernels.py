@@ -240,10 +240,10 @@ class KernelPlan:
 
         def steps(policy: Policy, counts: Mapping[str, int]) -> tuple[Step, ...]:
             choice, written = policy.choice(name), outputs(counts) // times
+            # A depthwise layer of one channel is like any other.
+            operation: OperationName = "depthwise" if layer.is_depthwise and written > 1 else "convolve"
             whole = Kernel(
-                "depthwise"
-                if layer.is_depthwise and written > 1
-                else "convolve",  # one channel has no others beside it
+                operation,
                 height,
                 width,
                 source(counts) // times,

@@ -134,8 +134,8 @@ class Imagination:
         changed = np.append(-1, self._problem.space.moves[0][moving])
         rows, gains = np.append(here, rows[moving], 0), np.append(0.0, gains[moving])
         limits = np.array([*self._problem.limits.costs.values()]) * share
-        saved = (self._problem.costs_of(here) - self._problem.costs_of(rows)) / limits
-        left = 1 - self._problem.costs_of(here)[0] / limits
+        used = self._problem.costs_of(rows) / limits
+        saved, left = used[0] - used, 1 - used[0]
         gain = np.where(changed[:, None] < changed[None, :], gains[:, None] + gains[None, :], -np.inf)
         if self._problem.limits.hard:
             gain[((left + saved[:, None] + saved[None, :]) < -_SLACK).any(2)] = -np.inf
